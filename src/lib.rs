@@ -1,0 +1,1 @@
+//! tollgate, the AWS Marketplace metering sidecar.
