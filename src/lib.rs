@@ -1,1 +1,28 @@
-//! tollgate, the AWS Marketplace metering sidecar.
+//! tollgate: the sidecar for paid containers on AWS Marketplace.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`cli`], [`command`] | arguments, and one file per command |
+//! | [`config`] | typed configuration, all errors at once |
+//! | [`app`] | `tollgate run`: wiring in reading order |
+//! | [`entitlement`] | the gate: state machine, signature, grant, status file |
+//! | [`marketplace`] | AWS, behind a trait |
+//! | [`health`], [`listener`] | probes and status over HTTP |
+//! | [`usage`] | product codes, dimensions |
+//! | [`clock`], [`backoff`], [`shutdown`], [`telemetry`], [`atomic_file`], [`exit`] | one concern each |
+
+pub mod app;
+pub mod atomic_file;
+pub mod backoff;
+pub mod cli;
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod entitlement;
+pub mod exit;
+pub mod health;
+pub mod listener;
+pub mod marketplace;
+pub mod shutdown;
+pub mod telemetry;
+pub mod usage;

@@ -1,0 +1,101 @@
+//! HTTP/1.1 listeners with every bound in one place: connections, header size and time.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Bounds of one listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections served at once; more wait in the kernel's queue.
+    pub connections_max: usize,
+    /// From the connection, or the last answer on it, to a complete request header.
+    pub header_timeout: Duration,
+}
+
+/// A listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "can't listen on {address} ({setting}): {source}; choose an address of this host and a port that nothing else uses"
+)]
+pub struct ListenError {
+    address: SocketAddr,
+    setting: &'static str,
+    source: std::io::Error,
+}
+
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens `address`, which `setting` names.
+pub async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ListenError {
+            address,
+            setting,
+            source,
+        })
+}
+
+/// Serves connections for ever; a dropped future closes them all.
+pub async fn serve<H, R>(listener: TcpListener, bounds: Bounds, handle: H)
+where
+    H: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+    R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(bounds.connections_max));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let slot = Arc::clone(&slots)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let stream = accept(&listener).await;
+        while connections.try_join_next().is_some() {}
+        let handle = handle.clone();
+        connections.spawn(async move {
+            let _slot = slot;
+            let service = service_fn(move |request| {
+                let answer = handle(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(bounds.header_timeout)
+                .max_buf_size(HEADER_BYTES_MAX)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended early");
+            }
+        });
+    }
+}
+
+/// The next connection. Errors of accept (out of descriptors, a peer that is gone) pass; a busy loop would not help.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "no TCP_NODELAY");
+                }
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The real service, through the AWS SDK for Rust. The only module that imports it (with its transport).
+//!
+//! The SDK's retries are off: who may repeat what, and when, is decided where the request was made durable.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use aws_config::imds::region::ImdsRegionProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_marketplacemetering::Client;
+use aws_sdk_marketplacemetering::config::StalledStreamProtectionConfig;
+use aws_sdk_marketplacemetering::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_marketplacemetering::primitives::DateTime;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use jiff::Timestamp;
+
+pub use super::transport::CaBundleError;
+use super::transport::Transport;
+use super::{CallError, Marketplace, MeterZero, RegisterUsage, Registered, ServiceError};
+
+/// A client of the service in one region.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    client: Client,
+}
+
+/// What makes the client: the parts of the environment that the SDK does not read by itself.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    transport: Transport,
+    endpoint_override_allowed: bool,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+const INSTANCE_METADATA_TIMEOUT: Duration = Duration::from_secs(4);
+
+impl Connection {
+    /// Reads AWS_CA_BUNDLE and the proxy variables from `environment`.
+    pub fn new(
+        environment: &BTreeMap<String, String>,
+        endpoint_override_allowed: bool,
+    ) -> Result<Self, CaBundleError> {
+        let proxied = [
+            "HTTPS_PROXY",
+            "https_proxy",
+            "HTTP_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+        ]
+        .iter()
+        .any(|name| {
+            environment
+                .get(*name)
+                .is_some_and(|value| !value.is_empty())
+        });
+        let ca_bundle = environment.get("AWS_CA_BUNDLE").map(String::as_str);
+        Ok(Self {
+            transport: Transport::new(ca_bundle, proxied)?,
+            endpoint_override_allowed,
+        })
+    }
+
+    /// The region that IMDSv2 names; `None` where there is no such service or it is switched off.
+    pub async fn region_of_instance(&self) -> Option<String> {
+        let provider = ImdsRegionProvider::builder()
+            .configure(&ProviderConfig::without_region().with_http_client(self.transport.clone()))
+            .build();
+        let region = tokio::time::timeout(INSTANCE_METADATA_TIMEOUT, provider.region()).await;
+        region
+            .ok()
+            .flatten()
+            .map(|region| region.as_ref().to_owned())
+    }
+
+    /// A client for `region`. Credentials are found when the first call needs them.
+    pub async fn client(&self, region: &str) -> Aws {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .build();
+        let shared = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .http_client(self.transport.clone())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .load()
+            .await;
+        let mut config = aws_sdk_marketplacemetering::config::Builder::from(&shared);
+        if !self.endpoint_override_allowed {
+            config.set_endpoint_url(None);
+        }
+        Aws {
+            client: Client::from_conf(config.build()),
+        }
+    }
+}
+
+impl Marketplace for Aws {
+    async fn register_usage(&self, request: &RegisterUsage) -> Result<Registered, CallError> {
+        let version = i32::try_from(request.public_key_version).map_err(|_| {
+            CallError::NotSent("the key version is larger than AWS takes".to_owned())
+        })?;
+        let answer = self
+            .client
+            .register_usage()
+            .product_code(request.product_code.as_str())
+            .public_key_version(version)
+            .nonce(request.nonce.as_str())
+            .send()
+            .await
+            .map_err(|error| classify(&error))?;
+        Ok(Registered {
+            signature: answer.signature().map(str::to_owned),
+            public_key_rotation_at: answer.public_key_rotation_timestamp().and_then(timestamp),
+        })
+    }
+
+    async fn meter_zero(&self, request: &MeterZero) -> Result<(), CallError> {
+        self.client
+            .meter_usage()
+            .product_code(request.product_code.as_str())
+            .usage_dimension(request.dimension.as_str())
+            .usage_quantity(0)
+            .timestamp(DateTime::from_secs(request.timestamp.as_second()))
+            .client_token(&request.client_token)
+            .send()
+            .await
+            .map_err(|error| classify(&error))?;
+        Ok(())
+    }
+}
+
+fn timestamp(at: &DateTime) -> Option<Timestamp> {
+    Timestamp::new(at.secs(), 0).ok()
+}
+
+fn classify<E>(error: &SdkError<E, HttpResponse>) -> CallError
+where
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    match error {
+        SdkError::TimeoutError(_) => CallError::Lost(format!("none within {ATTEMPT_TIMEOUT:?}")),
+        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => not_sent(error),
+        SdkError::ResponseError(context) => {
+            unusable(context.raw(), &DisplayErrorContext(error).to_string())
+        }
+        SdkError::ServiceError(context) => match context.err().code() {
+            Some(code) => service_error(
+                context.raw().status().as_u16(),
+                code,
+                context.err().message(),
+            ),
+            None => unusable(context.raw(), "the answer names no error"),
+        },
+        _ => CallError::Lost(DisplayErrorContext(error).to_string()),
+    }
+}
+
+/// Sorts out a request that got no answer at all.
+fn not_sent(error: &(dyn StdError + 'static)) -> CallError {
+    let text = DisplayErrorContext(error).to_string();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        match cause.downcast_ref::<CredentialsError>() {
+            Some(CredentialsError::CredentialsNotLoaded(_)) => {
+                return CallError::NoCredentials(text);
+            }
+            Some(_) => {
+                return CallError::NotSent(format!("no AWS credentials could be had: {text}"));
+            }
+            None => {}
+        }
+        let connect = cause
+            .downcast_ref::<hyper_util::client::legacy::Error>()
+            .is_some_and(hyper_util::client::legacy::Error::is_connect);
+        if connect {
+            return CallError::NotSent(text);
+        }
+        next = cause.source();
+    }
+    CallError::Lost(text)
+}
+
+/// An answer that is not the service's: an error page of a proxy, a broken body.
+fn unusable(raw: &HttpResponse, problem: &str) -> CallError {
+    let status = raw.status().as_u16();
+    let kind = raw
+        .headers()
+        .get("content-type")
+        .unwrap_or("no content type");
+    let message = format!(
+        "the answer (HTTP {status}, {kind}) is not the service's; look for a proxy or a wrong endpoint between here and AWS ({problem})"
+    );
+    if (200..300).contains(&status) {
+        return CallError::Lost(message);
+    }
+    CallError::Failed {
+        status,
+        error: ServiceError {
+            code: format!("HTTP {status}"),
+            message,
+        },
+    }
+}
+
+fn service_error(status: u16, code: &str, message: Option<&str>) -> CallError {
+    const THROTTLING: [&str; 5] = [
+        "ThrottlingException",
+        "Throttling",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "RequestLimitExceeded",
+    ];
+    let error = ServiceError {
+        code: code.to_owned(),
+        message: message.unwrap_or("AWS gives no message").to_owned(),
+    };
+    if THROTTLING.contains(&code) || status == 429 {
+        CallError::Throttled(error)
+    } else if status >= 500 || code == "InternalServiceErrorException" {
+        CallError::Failed { status, error }
+    } else {
+        CallError::Refused(error)
+    }
+}
