@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    tollgate::cli::main().into()
+    tollgate::cli::main()
 }
