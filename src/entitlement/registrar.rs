@@ -347,7 +347,12 @@ fn log(status: &Status) {
             );
         }
         (StateName::Denied, _) => {
-            tracing::error!(state, reason, advice, "the buyer is not entitled")
+            tracing::error!(
+                state,
+                reason,
+                advice,
+                "denied; the main container stays held back"
+            )
         }
         (StateName::Unavailable, _) => {
             tracing::error!(state, reason, advice, "no decision before the deadline")

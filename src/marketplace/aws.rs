@@ -14,7 +14,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_marketplacemetering::Client;
 use aws_sdk_marketplacemetering::config::StalledStreamProtectionConfig;
-use aws_sdk_marketplacemetering::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_marketplacemetering::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_marketplacemetering::primitives::DateTime;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use jiff::Timestamp;
@@ -149,9 +149,7 @@ where
     match error {
         SdkError::TimeoutError(_) => CallError::Lost(format!("none within {ATTEMPT_TIMEOUT:?}")),
         SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => not_sent(error),
-        SdkError::ResponseError(context) => {
-            unusable(context.raw(), &DisplayErrorContext(error).to_string())
-        }
+        SdkError::ResponseError(context) => unusable(context.raw(), &chain(error)),
         SdkError::ServiceError(context) => match context.err().code() {
             Some(code) => service_error(
                 context.raw().status().as_u16(),
@@ -160,13 +158,13 @@ where
             ),
             None => unusable(context.raw(), "the answer names no error"),
         },
-        _ => CallError::Lost(DisplayErrorContext(error).to_string()),
+        _ => CallError::Lost(chain(error)),
     }
 }
 
 /// Sorts out a request that got no answer at all.
 fn not_sent(error: &(dyn StdError + 'static)) -> CallError {
-    let text = DisplayErrorContext(error).to_string();
+    let text = chain(error);
     let mut next = Some(error);
     while let Some(cause) = next {
         match cause.downcast_ref::<CredentialsError>() {
@@ -187,6 +185,21 @@ fn not_sent(error: &(dyn StdError + 'static)) -> CallError {
         next = cause.source();
     }
     CallError::Lost(text)
+}
+
+/// The error and its causes on one line; the SDK's own display adds the whole structure once more.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// An answer that is not the service's: an error page of a proxy, a broken body.
