@@ -1,5 +1,7 @@
 //! The configuration: every error at once, each with its origin, its value and what was expected.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -225,7 +227,7 @@ fn key_files_that_are_no_rsa_public_key_are_named_with_what_they_are() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     let binary = given.file("key.bin", &[0xff; 100]);
-    let large = given.file("large.pem", &[b'x'; 100_000]);
+    let large = given.file("large.pem", &vec![b'x'; 100_000]);
     for (path, problem) in [
         (binary.as_path(), "no PEM block"),
         (&large, "longer than"),
@@ -270,7 +272,7 @@ fn the_nonce_file_has_to_hold_a_nonce() {
     let path = given.file("nonce", b"");
     let value = path.display().to_string();
     for (content, problem) in [
-        ("".to_owned(), "empty"),
+        (String::new(), "empty"),
         ("\n".to_owned(), "empty"),
         ("x".repeat(256), "more than 255"),
         ("a\0b".to_owned(), "printable"),

@@ -1,5 +1,7 @@
 //! Properties of the registration state machine, in virtual time: an uptime that jumps from step to step.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -66,7 +68,8 @@ fn play(policy: Policy, seed: u64, answers: &[Answer]) -> Run {
             Step::Ask { give_up_at } => {
                 run.asked_at.push(uptime);
                 if let Some(failed_at) = failed_at.take() {
-                    run.pauses.push((failures, uptime - failed_at));
+                    run.pauses
+                        .push((failures, uptime.saturating_sub(failed_at)));
                 }
                 let Some(answer) = answers.next() else {
                     return run;

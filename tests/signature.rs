@@ -1,5 +1,7 @@
 //! Attacks on the signature, each by name: whatever is not AWS's own answer to this very request proves nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 

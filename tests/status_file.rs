@@ -1,5 +1,7 @@
 //! The status file as a reader sees it while it is being rewritten.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 

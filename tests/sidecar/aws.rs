@@ -1,0 +1,250 @@
+//! The simulator as the tests use it: one for each test, in a thread of its own.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use marketplace_simulator::config::{Claims, Config, Key, Pod, Product, Task};
+use marketplace_simulator::fault::{Fault, Kind};
+use marketplace_simulator::token::Attack;
+use marketplace_simulator::world::{Call, TaskMetadataFault};
+use marketplace_simulator::{Simulator, config};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+pub const PRODUCT: &str = config::DEFAULT_PRODUCT;
+pub const ACCESS_KEY_ID: &str = config::DEFAULT_ACCESS_KEY_ID;
+pub const SECRET_ACCESS_KEY: &str = config::DEFAULT_SECRET_ACCESS_KEY;
+pub const REGION: &str = "us-east-1";
+
+/// Every forged signature that the simulator can answer with.
+pub const SIGNATURE_ATTACKS: [&str; 15] = [
+    "missing",
+    "alg-none",
+    "hs256",
+    "rs256",
+    "other-key",
+    "truncated",
+    "trailing-data",
+    "duplicate-claims",
+    "conflicting-spellings",
+    "other-nonce",
+    "other-product",
+    "other-version",
+    "no-salt",
+    "short-salt",
+    "long-salt",
+];
+
+/// One thread serves the simulators of all tests.
+static RUNTIME: LazyLock<Handle> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    handle
+});
+
+pub struct Aws {
+    simulator: Simulator,
+}
+
+/// What an ECS agent tells a task's containers.
+pub struct EcsTask {
+    pub arn: String,
+    pub metadata_uri: String,
+    pub credentials_uri: String,
+}
+
+/// What EKS gives a pod whose service account may assume a role.
+pub struct IrsaPod {
+    pub token: String,
+    pub role_arn: String,
+}
+
+/// A call as the simulator logged it.
+pub struct Logged(Call);
+
+impl Logged {
+    pub fn identity(&self) -> &str {
+        self.0.identity.as_deref().unwrap_or("unknown")
+    }
+
+    pub fn public_key_version(&self) -> u64 {
+        self.0.request["PublicKeyVersion"].as_u64().unwrap()
+    }
+}
+
+impl Aws {
+    /// An entitled buyer of one product; its key has 1024 bits, as AWS's sample has.
+    pub fn start() -> Self {
+        let products = vec![product(PRODUCT)];
+        let config = Config {
+            listen: "127.0.0.1:0".to_owned(),
+            products,
+            ..Config::default()
+        };
+        let simulator = RUNTIME.block_on(Simulator::start(&config)).unwrap();
+        Self { simulator }
+    }
+
+    pub fn url(&self) -> String {
+        self.simulator.url()
+    }
+
+    pub fn public_key(&self, version: u32) -> String {
+        self.public_key_of(PRODUCT, version)
+    }
+
+    pub fn public_key_of(&self, product: &str, version: u32) -> String {
+        self.simulator
+            .world()
+            .public_key(product, version)
+            .unwrap()
+            .to_owned()
+    }
+
+    pub fn add_product(&self, code: &str) {
+        self.simulator.world().put_product(product(code)).unwrap();
+    }
+
+    pub fn set_entitled(&self, entitled: bool) {
+        self.change(|product| product.entitled = entitled);
+    }
+
+    pub fn rotate_key(&self, version: u32, at: &str) {
+        self.change(|product| {
+            product
+                .keys
+                .iter_mut()
+                .filter(|key| key.version == version)
+                .for_each(|key| key.rotated_at = Some(at.parse().unwrap()));
+        });
+    }
+
+    pub fn spell_claims(&self, spelling: &str, version_as_text: bool) {
+        let claims: Claims = serde_json::from_value(json!(spelling)).unwrap();
+        self.change(|product| {
+            product.claims = claims;
+            product.version_as_text = version_as_text;
+        });
+    }
+
+    pub fn calls(&self, operation: &str) -> Vec<Logged> {
+        let world = self.simulator.world();
+        world
+            .calls()
+            .filter(|call| call.operation == operation)
+            .cloned()
+            .map(Logged)
+            .collect()
+    }
+
+    pub fn all_calls(&self) -> Vec<Logged> {
+        self.simulator
+            .world()
+            .calls()
+            .cloned()
+            .map(Logged)
+            .collect()
+    }
+
+    /// Answers `operation` with the exception `error`, `count` times.
+    pub fn refuse(&self, operation: &str, error: &str, count: u64) {
+        self.add_fault(
+            json!({"operation": operation, "kind": "error", "error": error, "count": count}),
+        );
+    }
+
+    /// Lets `kind` strike `operation`, `count` times.
+    pub fn fault(&self, operation: &str, kind: &str, count: u64) {
+        self.add_fault(json!({"operation": operation, "kind": kind, "count": count}));
+    }
+
+    pub fn delay(&self, operation: &str, delay: Duration, count: u64) {
+        let millis = u64::try_from(delay.as_millis()).unwrap();
+        self.add_fault(
+            json!({"operation": operation, "kind": "delay", "delay_ms": millis, "count": count}),
+        );
+    }
+
+    /// Answers RegisterUsage with a signature that must not be believed, from now on.
+    pub fn attack(&self, attack: &str) {
+        let attack: Attack = serde_json::from_value(json!(attack)).unwrap();
+        let fault = Fault {
+            operation: Some("RegisterUsage".to_owned()),
+            kind: Kind::Attack,
+            error: None,
+            delay_ms: None,
+            attack: Some(attack),
+            count: None,
+            rate: None,
+            for_ms: None,
+        };
+        self.simulator.world().faults.add(fault).unwrap();
+    }
+
+    /// Closes every connection unanswered from now on.
+    pub fn outage(&self) {
+        self.add_fault(json!({"kind": "connection-reset"}));
+    }
+
+    pub fn clear_faults(&self) {
+        self.simulator.world().faults.clear();
+    }
+
+    pub fn add_task(&self, id: &str) -> EcsTask {
+        let mut world = self.simulator.world();
+        world.put_task(Task {
+            id: id.to_owned(),
+            started_at: None,
+        });
+        EcsTask {
+            arn: world.task_arn(id),
+            metadata_uri: format!("{}/ecs/v4/{id}", self.url()),
+            credentials_uri: format!("{}/ecs/credentials/{id}", self.url()),
+        }
+    }
+
+    pub fn add_pod(&self, identity: &str) -> IrsaPod {
+        let pod = Pod {
+            identity: identity.to_owned(),
+            token: format!("web-identity-token-of-{identity}"),
+            role_arn: "arn:aws:iam::111122223333:role/metering".to_owned(),
+            started_at: None,
+        };
+        self.simulator.world().put_pod(pod.clone());
+        IrsaPod {
+            token: pod.token,
+            role_arn: pod.role_arn,
+        }
+    }
+
+    pub fn break_task_metadata(&self, fault: &str) {
+        let fault: TaskMetadataFault = serde_json::from_value(json!(fault)).unwrap();
+        self.simulator.world().task_metadata = fault;
+    }
+
+    fn add_fault(&self, fault: Value) {
+        let fault: Fault = serde_json::from_value(fault).unwrap();
+        self.simulator.world().faults.add(fault).unwrap();
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Product)) {
+        change(self.simulator.world().product_mut(PRODUCT).unwrap());
+    }
+}
+
+fn product(code: &str) -> Product {
+    let key = Key {
+        version: 1,
+        bits: 1024,
+        private_key_file: None,
+        rotated_at: None,
+    };
+    Product {
+        keys: vec![key],
+        ..Product::new(code)
+    }
+}

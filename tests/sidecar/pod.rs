@@ -1,0 +1,252 @@
+//! What the tests of the real binary share: a sidecar process with its folders, and small HTTP questions to it.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::aws::{self, Aws};
+use serde_json::Value;
+
+/// No condition that a test waits for takes longer, even on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A sidecar's environment and folders; several processes can be started with it one after the other.
+pub struct Pod {
+    folder: tempfile::TempDir,
+    environment: BTreeMap<String, String>,
+    pub health: SocketAddr,
+}
+
+/// A running `tollgate`.
+pub struct Sidecar<'a> {
+    pod: &'a Pod,
+    child: Child,
+}
+
+impl Pod {
+    /// A pod beside `aws`, with static credentials, a region and a host-name identity.
+    pub fn new(aws: &Aws) -> Self {
+        let pod = Self::bare();
+        let keys = format!(
+            "1={}",
+            pod.write("keys/1.pem", &aws.public_key(1)).display()
+        );
+        pod.with("AWS_ENDPOINT_URL_MARKETPLACE_METERING", &aws.url())
+            .with("AWS_ACCESS_KEY_ID", aws::ACCESS_KEY_ID)
+            .with("AWS_SECRET_ACCESS_KEY", aws::SECRET_ACCESS_KEY)
+            .with("AWS_REGION", aws::REGION)
+            .with("POD_UID", "pod-1")
+            .with("TOLLGATE_PUBLIC_KEYS", &keys)
+    }
+
+    /// A pod with folders and ports alone.
+    pub fn bare() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let health = free_address();
+        let pod = Self {
+            folder,
+            environment: BTreeMap::new(),
+            health,
+        };
+        let (state, status) = (pod.path("state"), pod.path("run/status.json"));
+        pod.with("TOLLGATE_PRODUCT_CODE", aws::PRODUCT)
+            .with("TOLLGATE_STATE_DIR", &state.display().to_string())
+            .with("TOLLGATE_STATUS_FILE", &status.display().to_string())
+            .with("TOLLGATE_HEALTH_LISTEN", &health.to_string())
+            .with("AWS_EC2_METADATA_DISABLED", "true")
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file into the pod's folder.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A command of the binary in this pod's environment and nothing else.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the sidecar; what it logs goes to a file.
+    pub fn start(&self) -> Sidecar<'_> {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        let child = self
+            .command(&["run"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Sidecar { pod: self, child }
+    }
+
+    /// Runs a command to its end: exit code and both outputs.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.command(arguments).output().unwrap();
+        let text = [output.stdout, output.stderr]
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .concat();
+        (output.status.code().unwrap_or(-1), text)
+    }
+
+    /// The status file's content; `None` while there is none.
+    pub fn status(&self) -> Option<Value> {
+        let text = std::fs::read(self.path("run/status.json")).ok()?;
+        Some(serde_json::from_slice(&text).expect("a status file is complete at every instant"))
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// HTTP status and body of a GET on the health listener; `None` while nothing listens.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        get(self.health, path)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.path("log")
+    }
+}
+
+impl Sidecar<'_> {
+    /// Polls until the status file is in `state`.
+    pub fn reaches(&mut self, state: &str) -> Value {
+        let pod = self.pod;
+        poll(|| pod.status().filter(|status| status["state"] == state)).unwrap_or_else(|| {
+            panic!(
+                "never {state}; status {:?}, log:\n{}",
+                pod.status(),
+                pod.log()
+            )
+        })
+    }
+
+    /// Polls until the probe at `path` answers `code`.
+    pub fn answers(&mut self, path: &str, code: u16) -> String {
+        let pod = self.pod;
+        poll(|| {
+            pod.get(path)
+                .filter(|(found, _)| *found == code)
+                .map(|(_, body)| body)
+        })
+        .unwrap_or_else(|| {
+            panic!(
+                "{path} never {code}; last {:?}, log:\n{}",
+                pod.get(path),
+                pod.log()
+            )
+        })
+    }
+
+    /// Sends a signal by name, as `kill` does.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Waits for the end and says the exit code.
+    pub fn ends(mut self) -> i32 {
+        let ended = poll(|| self.child.try_wait().unwrap());
+        let ended: ExitStatus =
+            ended.unwrap_or_else(|| panic!("never ended; log:\n{}", self.pod.log()));
+        ended.code().unwrap_or(-1)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Sidecar<'_> {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends the signal `name` to the process `id`.
+pub fn signal(id: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), &id.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
+/// Polls `condition` until it holds, up to [`PATIENCE`].
+pub fn poll<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        if started.elapsed() > PATIENCE {
+            return None;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A GET: HTTP status and body; `None` when nothing answers.
+pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    exchange(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"),
+    )
+}
+
+/// Sends `request` as it is and reads the answer to its end.
+pub fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let code = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    Some((code, body.to_owned()))
+}
+
+/// An address of this host on which nothing listens now.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+/// A file of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
