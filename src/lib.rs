@@ -8,7 +8,8 @@
 //! | [`entitlement`] | the gate: state machine, signature, grant, status file |
 //! | [`marketplace`] | AWS, behind a trait |
 //! | [`health`], [`listener`] | probes and status over HTTP |
-//! | [`usage`] | product codes, dimensions |
+//! | [`meter`] | the pure core: reports in, facts and submissions out |
+//! | [`usage`] | product codes, dimensions, quantities, tags, hours, ids |
 //! | [`clock`], [`backoff`], [`shutdown`], [`telemetry`], [`atomic_file`], [`exit`] | one concern each |
 
 pub mod app;
@@ -23,6 +24,7 @@ pub mod exit;
 pub mod health;
 pub mod listener;
 pub mod marketplace;
+pub mod meter;
 pub mod shutdown;
 pub mod telemetry;
 pub mod usage;
