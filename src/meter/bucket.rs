@@ -59,6 +59,21 @@ pub(super) struct Sealed {
 }
 
 impl Bucket {
+    /// Its dimension.
+    pub fn dimension(&self) -> &Dimension {
+        &self.dimension
+    }
+
+    /// Its hour.
+    pub fn hour(&self) -> Hour {
+        self.hour
+    }
+
+    /// What it would be sealed with at present, in millionths.
+    pub fn total(&self) -> u128 {
+        self.tally().total()
+    }
+
     pub(super) fn new(
         dimension: Dimension,
         combine: Combine,

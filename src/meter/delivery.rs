@@ -83,16 +83,15 @@ impl Core {
         attempt: u32,
         answer: Answer,
     ) -> Decision<()> {
-        let Some(submission) = self.state.unsettled.get(&bucket) else {
-            return self.decided(());
-        };
-        let current =
-            matches!(submission.status, Status::InFlight { .. }) && submission.attempts == attempt;
-        if current || matches!(answer, Answer::Recorded { .. }) {
-            let submission = submission.clone();
-            self.take_answer(now, &submission, answer);
-            self.step(now);
+        if let Some(submission) = self.state.unsettled.get(&bucket) {
+            let current = matches!(submission.status, Status::InFlight { .. })
+                && submission.attempts == attempt;
+            if current || matches!(answer, Answer::Recorded { .. }) {
+                let submission = submission.clone();
+                self.take_answer(now, &submission, answer);
+            }
         }
+        self.step(now);
         self.decided(())
     }
 
@@ -272,7 +271,7 @@ impl Core {
     pub(super) fn reject_everything(&mut self, now: Moment) {
         while !self.state.open.is_empty() {
             for id in self.buckets_where(|_, _| true) {
-                self.seal(now, id);
+                self.seal(now, id, true);
             }
         }
         let refused: Vec<_> = self

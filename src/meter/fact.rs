@@ -55,6 +55,8 @@ pub enum Fact {
     Sealed {
         /// The record.
         submission: Box<Submission>,
+        /// Its hour can get no other record. False where the hour was an earlier identity's, and the quantity moves on.
+        takes_hour: bool,
         /// What it could not hold, and the bucket that owes it now.
         spill: Option<(BucketId, Tally)>,
     },

@@ -56,7 +56,7 @@ impl Core {
             .get(dimension)
             .and_then(|series| series.open.get(&hour).copied());
         if let Some(displaced) = displaced {
-            self.seal(now, displaced);
+            self.seal(now, displaced, true);
             self.roll_forward(
                 now,
                 displaced,
@@ -127,7 +127,7 @@ impl Core {
         for id in self.buckets_where(|core, bucket| {
             bucket.seal_due(core.rules.period, core.seal_wait_ms) <= now
         }) {
-            self.seal(now, id);
+            self.seal(now, id, true);
         }
     }
 
@@ -142,11 +142,11 @@ impl Core {
     /// Seals every hour that has begun. What is owed to an hour ahead can't be sent yet.
     pub(super) fn seal_all(&mut self, now: Moment) {
         for id in self.buckets_where(|_, bucket| bucket.hour.start() <= now) {
-            self.seal(now, id);
+            self.seal(now, id, true);
         }
     }
 
-    pub(super) fn seal(&mut self, now: Moment, id: BucketId) {
+    pub(super) fn seal(&mut self, now: Moment, id: BucketId, takes_hour: bool) {
         let bucket = &self.state.open[&id];
         let (dimension, hour, timestamp) =
             (bucket.dimension.clone(), bucket.hour, bucket.timestamp(now));
@@ -162,6 +162,7 @@ impl Core {
         });
         self.record(Fact::Sealed {
             submission: Box::new(submission),
+            takes_hour,
             spill,
         });
     }

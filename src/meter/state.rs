@@ -91,6 +91,11 @@ impl State {
         }
     }
 
+    /// Whose the ledger is.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.root.identity.as_ref()
+    }
+
     /// The row of single values.
     pub fn root(&self) -> &Root {
         &self.root
@@ -155,7 +160,14 @@ impl State {
                 bucket.own = Own::empty(*combine);
                 Ok(())
             }
-            Fact::Sealed { submission, spill } => self.seal(submission, spill.as_ref(), period),
+            Fact::Sealed {
+                submission,
+                takes_hour,
+                spill,
+            } => {
+                let kept_from = takes_hour.then(|| period.back(submission.hour, SEALED_HOURS_KEPT));
+                self.seal(submission, spill.as_ref(), kept_from)
+            }
             Fact::Started { submission } => self.start(submission),
             Fact::AttemptStarted { bucket, at } => self.attempt(*bucket, *at),
             Fact::Postponed {
@@ -343,7 +355,7 @@ impl State {
         &mut self,
         sealed: &Submission,
         spill: Option<&(BucketId, Tally)>,
-        period: Period,
+        kept_from: Option<Hour>,
     ) -> Result<(), Illegal> {
         let id = sealed.request.bucket;
         let Some(bucket) = self.open.remove(&id) else {
@@ -356,11 +368,11 @@ impl State {
                 sealed.value = sealed.value.checked_add(*excess).unwrap_or(Quantity::MAX);
             }
         }
-        series
-            .sealed
-            .entry(bucket.hour)
-            .or_insert_with(|| (id, bucket.own.into_sealed()));
-        series.forget(period.back(bucket.hour, SEALED_HOURS_KEPT));
+        if let Some(kept_from) = kept_from {
+            let record = || (id, bucket.own.into_sealed());
+            series.sealed.entry(bucket.hour).or_insert_with(record);
+            series.forget(kept_from);
+        }
         self.touched.series.insert(bucket.dimension);
         self.touched.buckets.insert(id);
         self.unsettled.insert(id, sealed.clone());

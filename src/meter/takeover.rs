@@ -84,7 +84,7 @@ impl Core {
         }
         let present = self.rules.period.hour_of(now);
         for bucket in self.buckets_where(|_, bucket| bucket.hour < present) {
-            self.seal(now, bucket);
+            self.seal(now, bucket, false);
             self.roll_forward(
                 now,
                 bucket,
