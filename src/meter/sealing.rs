@@ -23,6 +23,7 @@ impl Core {
     /// Makes the start-up record of a custom-metered product (quantity 0, now), once per identity. Usage that the hour has
     /// already taken is owed by the next.
     pub fn startup(&mut self, now: Moment, dimension: &Dimension) -> Decision<Startup> {
+        self.step(now);
         if let Some(id) = self
             .state
             .series

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::bucket::Bucket;
 use super::{Core, Decision, Fact, Status};
 use crate::usage::{BucketId, Identity, Moment};
 
@@ -83,13 +84,12 @@ impl Core {
             }
         }
         let present = self.rules.period.hour_of(now);
-        for bucket in self.buckets_where(|_, bucket| bucket.hour < present) {
+        let lost = |core: &Self, bucket: &Bucket| {
+            bucket.hour < present || core.is_sealed(&bucket.dimension, bucket.hour)
+        };
+        for bucket in self.buckets_where(lost) {
             self.seal(now, bucket, false);
-            self.roll_forward(
-                now,
-                bucket,
-                Some(format!("its hour was over when {identity} began")),
-            );
+            self.roll_forward(now, bucket, Some(format!("its hour can't be {identity}'s")));
         }
     }
 

@@ -110,8 +110,10 @@ impl Reference {
         open: &BTreeSet<(usize, Hour)>,
     ) {
         let present = Period::HOUR.hour_of(now);
+        let floor = self.sealed_through.get(identity).copied();
+        let goes_on = |hour| hour >= present && floor.is_none_or(|floor| hour > floor);
         for ((dimension, hour), list) in std::mem::take(&mut self.lists) {
-            if open.contains(&(dimension, hour)) && !list.sealed && hour >= present {
+            if open.contains(&(dimension, hour)) && !list.sealed && goes_on(hour) {
                 self.lists.insert((dimension, hour), list);
             } else {
                 self.closed[dimension] += worth(dimension, &list);
@@ -120,7 +122,7 @@ impl Reference {
         self.level = None;
         self.since = Some(now);
         self.identity = Some(identity.clone());
-        self.floor = self.sealed_through.get(identity).copied();
+        self.floor = floor;
     }
 
     pub fn expected(&self, dimension: usize) -> u128 {

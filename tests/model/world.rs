@@ -423,6 +423,7 @@ impl World {
 
     fn startup(&mut self, dimension: usize) {
         if self.core.gate() == Gate::Open {
+            self.hour_seen();
             self.decide(|core, now| core.startup(now, &name(dimension)));
             self.hour_seen();
         }
