@@ -42,7 +42,10 @@ pub(super) struct Draft(Vec<u8>);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A good block; the next begins at `end`.
-    Block { payload: std::ops::Range<usize>, end: usize },
+    Block {
+        payload: std::ops::Range<usize>,
+        end: usize,
+    },
     /// Nothing was written here or behind.
     End,
     /// A write that did not end; what it left lies before `end`.
@@ -77,11 +80,6 @@ impl Draft {
     /// Bytes of the whole block, were it finished now.
     pub(super) fn len(&self) -> usize {
         extent(self.0.len() - HEADER_BYTES)
-    }
-
-    /// Where the next byte of payload goes, counted from the block's beginning.
-    pub(super) fn position(&self) -> usize {
-        self.0.len()
     }
 
     pub(super) fn payload(&mut self) -> &mut Vec<u8> {
@@ -143,18 +141,27 @@ fn look(segment: &[u8], at: usize, salt: &Salt, sequence: u64) -> Found {
         return Found::Block { payload, end };
     }
     let mut sectors = Sectors { block, at };
-    if sectors.any(is_zero) { Found::Torn { end } } else { Found::Damaged("a block's content has changed") }
+    if sectors.any(is_zero) {
+        Found::Torn { end }
+    } else {
+        Found::Damaged("a block's content has changed")
+    }
 }
 
 /// Whether a whole and good block lies anywhere behind the one at `at`.
 fn good_block_follows(segment: &[u8], at: usize, salt: &Salt, sequence: u64) -> bool {
-    (at + ALIGNMENT..segment.len().saturating_sub(HEADER_BYTES)).step_by(ALIGNMENT).any(|offset| {
-        let header = &segment[offset..offset + HEADER_BYTES];
-        let ahead = number(header, 12).wrapping_sub(low(sequence));
-        ahead != 0
-            && number(header, 0) == salt.checksum(&header[4..])
-            && matches!(look(segment, offset, salt, sequence + u64::from(ahead)), Found::Block { .. })
-    })
+    (at + ALIGNMENT..segment.len().saturating_sub(HEADER_BYTES))
+        .step_by(ALIGNMENT)
+        .any(|offset| {
+            let header = &segment[offset..offset + HEADER_BYTES];
+            let ahead = number(header, 12).wrapping_sub(low(sequence));
+            ahead != 0
+                && number(header, 0) == salt.checksum(&header[4..])
+                && matches!(
+                    look(segment, offset, salt, sequence + u64::from(ahead)),
+                    Found::Block { .. }
+                )
+        })
 }
 
 /// The parts of a block by the sector they are in.
@@ -178,7 +185,7 @@ impl<'a> Iterator for Sectors<'a> {
     }
 }
 
-fn extent(length: usize) -> usize {
+pub(super) fn extent(length: usize) -> usize {
     (HEADER_BYTES + length + FILL_BYTES_MIN).next_multiple_of(ALIGNMENT)
 }
 
@@ -190,7 +197,10 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is stored")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what is stored"
+)]
 fn low(sequence: u64) -> u32 {
     sequence as u32
 }
@@ -225,9 +235,21 @@ mod tests {
     #[test]
     fn blocks_are_found_in_sequence_and_then_the_end() {
         let (bytes, ends) = segment(&[b"one", &[7; 3000]]);
-        assert_eq!(find(&bytes, 0, &salt(), 0), Found::Block { payload: 16..19, end: ends[0] });
+        assert_eq!(
+            find(&bytes, 0, &salt(), 0),
+            Found::Block {
+                payload: 16..19,
+                end: ends[0]
+            }
+        );
         let payload = ends[0] + 16..ends[0] + 3016;
-        assert_eq!(find(&bytes, ends[0], &salt(), 1), Found::Block { payload, end: ends[1] });
+        assert_eq!(
+            find(&bytes, ends[0], &salt(), 1),
+            Found::Block {
+                payload,
+                end: ends[1]
+            }
+        );
         assert_eq!(find(&bytes, ends[1], &salt(), 2), Found::End);
     }
 
@@ -240,7 +262,9 @@ mod tests {
             let first = find(&altered, 0, &salt(), 0);
             let second = find(&altered, ends[0], &salt(), 1);
             let fill = at / 8 >= 19 && at / 8 < ends[0] || at / 8 >= ends[0] + 1216;
-            let damaged = [first, second].iter().any(|found| matches!(found, Found::Damaged(_)));
+            let damaged = [first, second]
+                .iter()
+                .any(|found| matches!(found, Found::Damaged(_)));
             assert_eq!(damaged, !fill, "bit {at}");
         }
     }
@@ -251,11 +275,18 @@ mod tests {
         for sector in 1..=5 {
             let mut torn = bytes.clone();
             torn[sector * SECTOR_BYTES..ends[1].min((sector + 1) * SECTOR_BYTES)].fill(0);
-            assert_eq!(find(&torn, ends[0], &salt(), 1), Found::Torn { end: ends[1] }, "sector {sector}");
+            assert_eq!(
+                find(&torn, ends[0], &salt(), 1),
+                Found::Torn { end: ends[1] },
+                "sector {sector}"
+            );
         }
         let mut torn = bytes.clone();
         torn[ends[0]..SECTOR_BYTES].fill(0);
-        assert!(matches!(find(&torn, ends[0], &salt(), 1), Found::Torn { .. }), "the header's sector");
+        assert!(
+            matches!(find(&torn, ends[0], &salt(), 1), Found::Torn { .. }),
+            "the header's sector"
+        );
     }
 
     #[test]
@@ -271,9 +302,15 @@ mod tests {
     fn a_file_cut_anywhere_is_damage() {
         let (bytes, ends) = segment(&[b"one", &[7; 1200]]);
         for cut in 0..ends[1] + HEADER_BYTES {
-            let found = [find(&bytes[..cut], 0, &salt(), 0), find(&bytes[..cut], ends[0], &salt(), 1)];
+            let found = [
+                find(&bytes[..cut], 0, &salt(), 0),
+                find(&bytes[..cut], ends[0], &salt(), 1),
+            ];
             let end = (cut >= ends[1]).then(|| find(&bytes[..cut], ends[1], &salt(), 2));
-            let damaged = found.iter().chain(&end).any(|found| matches!(found, Found::Damaged(_)));
+            let damaged = found
+                .iter()
+                .chain(&end)
+                .any(|found| matches!(found, Found::Damaged(_)));
             assert!(damaged, "cut at {cut}");
         }
     }
@@ -281,6 +318,9 @@ mod tests {
     #[test]
     fn a_block_of_another_segment_is_no_block() {
         let (bytes, _) = segment(&[b"one"]);
-        assert!(matches!(find(&bytes, 0, &Salt::new(&[4; 16]), 0), Found::Damaged(_)));
+        assert!(matches!(
+            find(&bytes, 0, &Salt::new(&[4; 16]), 0),
+            Found::Damaged(_)
+        ));
     }
 }

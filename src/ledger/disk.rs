@@ -65,11 +65,21 @@ pub enum DiskError {
 impl RealDisk {
     /// Makes the directory (0700) where there is none, and locks it.
     pub fn lock(path: &Path) -> Result<Self, DiskError> {
-        let fail = |source| DiskError::Io { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)?;
+        let fail = |source| DiskError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(fail)?;
         let lock = private_file().open(path.join(LOCK_NAME)).map_err(fail)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DiskError::Locked(path.to_owned())),
             Err(errno) => Err(fail(errno.into())),
         }
@@ -78,12 +88,17 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        let names = self.path.read_dir()?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = self
+            .path
+            .read_dir()?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         names.collect()
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(private_file().open(self.path.join(name))?)))
+        Ok(Arc::new(RealFile(
+            private_file().open(self.path.join(name))?,
+        )))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -95,7 +110,10 @@ impl Disk for RealDisk {
     }
 
     fn make_dir(&self, name: &str) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.path.join(name))
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.path.join(name))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -130,7 +148,12 @@ impl DiskFile for RealFile {
 
 fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
     options
 }
 
@@ -145,7 +168,12 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tollgate-lock-{}", std::process::id()));
         let first = RealDisk::lock(&path).unwrap();
         let error = RealDisk::lock(&path).unwrap_err();
-        assert!(error.to_string().contains("another tollgate uses the ledger"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("another tollgate uses the ledger"),
+            "{error}"
+        );
         drop(first);
         assert!(RealDisk::lock(&path).is_ok());
         std::fs::remove_dir_all(&path).unwrap();

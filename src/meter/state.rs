@@ -561,6 +561,28 @@ impl State {
     }
 }
 
+impl Root {
+    /// Records billed, ever.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Records rolled forward, ever.
+    pub fn rolled_forward(&self) -> u64 {
+        self.rolled_forward
+    }
+
+    /// Records rejected, ever.
+    pub fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    /// When AWS last confirmed one.
+    pub fn last_settled_at(&self) -> Option<Moment> {
+        self.last_settled_at
+    }
+}
+
 impl Series {
     /// Whether the hour has its record, or may have one.
     pub(super) fn is_sealed(&self, hour: Hour) -> bool {

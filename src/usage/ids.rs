@@ -71,6 +71,16 @@ impl RecordId {
         Self(Uuid::from_u128(bits))
     }
 
+    /// The 16 bytes of the UUID.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
+    /// Reads what [`RecordId::to_bytes`] wrote.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
     /// The bucket that the report went into, if this ledger made the id.
     pub fn bucket(self, secret: RecordIdSecret) -> Option<BucketId> {
         let bits = self.0.as_u128();

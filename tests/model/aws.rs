@@ -7,19 +7,24 @@ use tollgate::usage::{BucketId, Dimension, Hour, Identity, Moment, Period, Quant
 
 /// A record, and the bucket it came from; none for one that something else has sent.
 #[derive(Clone, Debug)]
-pub struct Record {
-    pub bucket: Option<BucketId>,
-    pub quantity: Quantity,
-    pub id: String,
+pub(crate) struct Record {
+    pub(crate) bucket: Option<BucketId>,
+    pub(crate) quantity: Quantity,
+    pub(crate) id: String,
 }
 
 #[derive(Debug, Default)]
-pub struct Aws {
-    pub records: BTreeMap<(Identity, Dimension, Hour), Record>,
+pub(crate) struct Aws {
+    pub(crate) records: BTreeMap<(Identity, Dimension, Hour), Record>,
 }
 
 impl Aws {
-    pub fn receive(&mut self, now: Moment, identity: &Identity, request: &Request) -> Answer {
+    pub(crate) fn receive(
+        &mut self,
+        now: Moment,
+        identity: &Identity,
+        request: &Request,
+    ) -> Answer {
         let age = now.ms_since(request.timestamp);
         if !(-300_000..=6 * 3_600_000).contains(&age) {
             return Answer::OutOfBounds;
@@ -48,7 +53,7 @@ impl Aws {
     }
 
     /// Something else meters under the same identity.
-    pub fn take_hour(&mut self, identity: &Identity, dimension: &Dimension, hour: Hour) {
+    pub(crate) fn take_hour(&mut self, identity: &Identity, dimension: &Dimension, hour: Hour) {
         self.records
             .entry((identity.clone(), dimension.clone(), hour))
             .or_insert_with(|| Record {
@@ -58,7 +63,7 @@ impl Aws {
             });
     }
 
-    pub fn billed(&self, dimension: &Dimension) -> u128 {
+    pub(crate) fn billed(&self, dimension: &Dimension) -> u128 {
         self.records
             .iter()
             .filter(|((_, billed, _), record)| billed == dimension && record.bucket.is_some())

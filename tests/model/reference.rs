@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tollgate::usage::{BucketId, Hour, Identity, Moment, Period};
 
 /// The dimensions, in the order in which operations name them.
-pub const DIMENSIONS: [&str; 4] = ["sum", "max", "last", "distinct"];
-pub const SUM: usize = 0;
-pub const MAX: usize = 1;
-pub const LAST: usize = 2;
-pub const DISTINCT: usize = 3;
+pub(crate) const DIMENSIONS: [&str; 4] = ["sum", "max", "last", "distinct"];
+pub(crate) const SUM: usize = 0;
+pub(crate) const MAX: usize = 1;
+pub(crate) const LAST: usize = 2;
+pub(crate) const DISTINCT: usize = 3;
 
 /// The reports of one hour of one dimension under one identity.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ struct HourList {
 }
 
 #[derive(Debug, Default)]
-pub struct Reference {
+pub(crate) struct Reference {
     lists: BTreeMap<(usize, Hour), HourList>,
     /// The worth of the lists of hours that were another identity's.
     closed: [u128; 4],
@@ -38,7 +38,7 @@ pub struct Reference {
 
 impl Reference {
     /// A report was acknowledged; `open_hour` is the hour of the bucket it is in, if that is open.
-    pub fn report(
+    pub(crate) fn report(
         &mut self,
         dimension: usize,
         at: Moment,
@@ -72,7 +72,7 @@ impl Reference {
     }
 
     /// The core looked at the clock while the process was up.
-    pub fn hour_seen(&mut self, now: Moment) {
+    pub(crate) fn hour_seen(&mut self, now: Moment) {
         let hour = Period::HOUR.hour_of(now);
         let Some(level) = self.level else { return };
         if self.floor.is_some_and(|floor| hour <= floor) {
@@ -85,7 +85,7 @@ impl Reference {
     }
 
     /// A record was fixed: what it says of its hour can't be taken back.
-    pub fn sealed(&mut self, dimension: usize, hour: Hour, bucket: BucketId) {
+    pub(crate) fn sealed(&mut self, dimension: usize, hour: Hour, bucket: BucketId) {
         let list = self.lists.entry((dimension, hour)).or_default();
         list.fixed = list.fixed.max(level_of(list));
         list.sealed = true;
@@ -103,7 +103,7 @@ impl Reference {
     }
 
     /// Another task or pod has the ledger: it knows nothing of the other's hours, but goes on with the open one.
-    pub fn identity_changed(
+    pub(crate) fn identity_changed(
         &mut self,
         identity: &Identity,
         now: Moment,
@@ -125,7 +125,7 @@ impl Reference {
         self.floor = floor;
     }
 
-    pub fn expected(&self, dimension: usize) -> u128 {
+    pub(crate) fn expected(&self, dimension: usize) -> u128 {
         let lists = self
             .lists
             .iter()

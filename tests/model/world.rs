@@ -16,7 +16,7 @@ use crate::reference::{DIMENSIONS, DISTINCT, LAST, Reference, SUM};
 
 /// One step of a case.
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     Report {
         dimension: usize,
         amount: u64,
@@ -72,7 +72,7 @@ pub enum Op {
     },
 }
 
-pub struct World {
+pub(crate) struct World {
     core: Core,
     seed: u64,
     /// Serialized, as the ledger would keep them.
@@ -91,7 +91,7 @@ const HOUR_MS: i64 = 3_600_000;
 const START: Moment = Moment::from_millis(497_222 * HOUR_MS + 600_000);
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut world = Self {
             core: Core::new(rules(), State::default(), fastrand::Rng::with_seed(seed)),
             seed,
@@ -109,7 +109,7 @@ impl World {
         world
     }
 
-    pub fn run(&mut self, op: &Op) {
+    pub(crate) fn run(&mut self, op: &Op) {
         match op {
             Op::Report {
                 dimension,
@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let state = self.core.state();
         for (index, _) in DIMENSIONS.iter().enumerate() {
             let dimension = name(index);
@@ -223,7 +223,7 @@ impl World {
     }
 
     /// Faults stop, time passes, and someone who knows the truth decides what is in doubt.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.skew_ms = 0;
         self.restart(0);
         for _ in 0..60 {
