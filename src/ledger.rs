@@ -63,8 +63,15 @@ pub struct Options {
     pub identity: Identity,
     /// How to meter.
     pub rules: Rules,
+    /// How large a file of the journal becomes: [`Options::SEGMENT_BYTES`], or less in tests.
+    pub segment_bytes: usize,
     /// For tests: the same tokens and jitter each time.
     pub seed: Option<u64>,
+}
+
+impl Options {
+    /// A file of the journal: large enough that a new one is rare, small enough that one kept for its last keys is no burden.
+    pub const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 }
 
 /// The ledger; clones are handles to the same one. When the last is dropped it is checkpointed and let go.
@@ -175,7 +182,7 @@ impl Ledger {
     /// Opens the ledger in a directory, or makes one there. Blocks while it recovers.
     pub fn open(
         directory: &Path,
-        options: Options,
+        options: &Options,
         clock: Clock,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Attempt>, Opened), LedgerError> {
         Self::open_on(Arc::new(RealDisk::lock(directory)?), options, clock)
@@ -186,10 +193,10 @@ impl Ledger {
     /// The receiver gets each attempt once its start is durable; the core bounds how many are under way.
     pub fn open_on(
         disk: Arc<dyn Disk>,
-        options: Options,
+        options: &Options,
         clock: Clock,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Attempt>, Opened), LedgerError> {
-        let recovered = recovery::open(&disk, &options, clock())?;
+        let recovered = recovery::open(&disk, options, clock())?;
         let opened = recovered.opened.clone();
         let queue = Arc::new(Queue::new());
         let (attempts, attempts_to_send) = mpsc::unbounded_channel();

@@ -62,14 +62,13 @@ fn survives(world: &World, disk: SimDisk, case: &str) -> bool {
 fn a_flipped_bit_anywhere_is_harmless_or_found() {
     let (world, disk) = ledger_after_a_crash();
     let files: Vec<_> = disk.names();
-    assert_eq!(files, ["journal-0000000001", "ledger.redb"]);
     let mut found = 0;
     for name in &files {
         let bits = disk.len(name) * 8;
         let journal = name.starts_with("journal");
         // Every byte of what the journal uses would take minutes; a stride that hits every field's place does not.
         let (end, stride) = if journal {
-            (bits.min(16_000 * 8), 61)
+            (bits.min(16_000 * 8), 197)
         } else {
             (bits, bits / 700)
         };

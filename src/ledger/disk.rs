@@ -27,8 +27,8 @@ pub trait Disk: Send + Sync + 'static {
 
 /// An open file.
 pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
-    /// How long it is.
-    fn len(&self) -> io::Result<u64>;
+    /// How long it is, in bytes.
+    fn size(&self) -> io::Result<u64>;
     /// Fills `out` from `offset` on, or fails.
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `data` at `offset`.
@@ -125,7 +125,7 @@ impl Disk for RealDisk {
 struct RealFile(File);
 
 impl DiskFile for RealFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

@@ -12,6 +12,7 @@
 //! goes when the checkpoint has all of it and no key in it is remembered any more.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::block::{self, Draft, Found, HEADER_BYTES, SECTOR_BYTES, Salt};
@@ -20,6 +21,8 @@ use super::disk::{Disk, DiskFile};
 /// The journal, open for appending.
 pub(super) struct Journal {
     disk: Arc<dyn Disk>,
+    /// How large a segment becomes before the next one begins.
+    segment_bytes: usize,
     segments: Vec<Segment>,
     file: Arc<dyn DiskFile>,
     salt: Salt,
@@ -69,24 +72,31 @@ pub(super) struct Replayed<'a> {
 
 impl Journal {
     /// Starts a journal whose first block is number `sequence`.
-    pub(super) fn create(disk: Arc<dyn Disk>, number: u32, sequence: u64) -> io::Result<Self> {
-        let segment = Segment::create(&*disk, number, sequence)?;
+    pub(super) fn create(
+        disk: Arc<dyn Disk>,
+        segment_bytes: usize,
+        number: u32,
+        sequence: u64,
+    ) -> io::Result<Self> {
+        let segment = Segment::create(&*disk, segment_bytes, number, sequence)?;
         let (file, salt) = (segment.file.clone(), segment.salt.clone());
         Ok(Self {
             disk,
+            segment_bytes,
             segments: vec![segment],
             file,
             salt,
             tail: SECTOR_BYTES,
-            zeroed: SECTOR_BYTES + GROWTH_BYTES,
+            zeroed: SECTOR_BYTES + growth(segment_bytes),
             sequence,
         })
     }
 
-    /// Opens what is there and hands every good block to `replay`. `needed` is the segment that must be there at least.
+    /// Opens what is there and hands every good block to `replay`. The segments `needed` must be there at least.
     pub(super) fn recover<E: From<JournalError>>(
         disk: Arc<dyn Disk>,
-        needed: u32,
+        segment_bytes: usize,
+        needed: RangeInclusive<u32>,
         mut replay: impl FnMut(Replayed<'_>) -> Result<(), E>,
     ) -> Result<Self, E> {
         let mut numbers = segment_numbers(&disk.list().map_err(JournalError::from)?);
@@ -98,8 +108,8 @@ impl Journal {
                 what,
             })
         };
-        if !numbers.contains(&needed) {
-            return Err(damaged(needed, "the segment is missing"));
+        if let Some(missing) = needed.clone().find(|number| !numbers.contains(number)) {
+            return Err(damaged(missing, "the segment is missing"));
         }
         let mut segments: Vec<Segment> = Vec::new();
         let mut end = None;
@@ -134,19 +144,21 @@ impl Journal {
                 file,
                 salt,
             };
-            end = Some(segment.replay(&bytes, &mut replay)?);
+            let replayed = segment.replay(&bytes, &mut replay)?;
+            segment.secure(&replayed).map_err(JournalError::from)?;
+            end = Some(replayed);
             segments.push(segment);
         }
         let (Some(end), Some(last)) = (end, segments.last().cloned()) else {
-            return Err(damaged(needed, "the segment is missing"));
+            return Err(damaged(*needed.end(), "the segment is missing"));
         };
         if end.continues {
             return Err(damaged(last.number + 1, "the segment is missing"));
         }
-        last.secure(&end).map_err(JournalError::from)?;
         let (file, salt) = (last.file, last.salt);
         Ok(Self {
             disk,
+            segment_bytes,
             segments,
             file,
             salt,
@@ -168,15 +180,15 @@ impl Journal {
 
     /// Makes a block permanent: when this returns, it is.
     pub(super) fn append(&mut self, draft: &mut Draft) -> io::Result<Place> {
-        if self.tail > SECTOR_BYTES && self.tail + draft.len() > SEGMENT_BYTES_MAX {
+        if self.tail > SECTOR_BYTES && self.tail + draft.len() > self.segment_bytes {
             self.roll()?;
         }
         self.write(draft)
     }
 
-    /// Removes segments before the one that is still needed. `kept_from` is the first block that is.
-    pub(super) fn trim(&mut self, kept_from: u64) -> io::Result<()> {
-        while self.segments.len() > 1 && self.segments[1].first_sequence <= kept_from {
+    /// Removes the segments before `oldest`.
+    pub(super) fn trim(&mut self, oldest: u32) -> io::Result<()> {
+        while self.segments.len() > 1 && self.segments[0].number < oldest {
             let segment = self.segments.remove(0);
             self.disk.remove(&name(segment.number))?;
             // One at a time: a removal that is lost must not leave a gap.
@@ -190,14 +202,6 @@ impl Journal {
         self.segments
             .first()
             .map_or(self.sequence, |segment| segment.first_sequence)
-    }
-
-    /// The number of a segment's first block.
-    pub(super) fn first_sequence(&self, segment: u32) -> Option<u64> {
-        self.segments
-            .iter()
-            .find(|found| found.number == segment)
-            .map(|found| found.first_sequence)
     }
 
     /// Reads the payloads of blocks from `place` on, until `visit` returns something. Their checksums were checked, or made,
@@ -257,8 +261,9 @@ impl Journal {
     fn make_room(&mut self, len: usize) -> io::Result<()> {
         let needed = self.tail + len + HEADER_BYTES;
         while self.zeroed < needed {
-            self.file.write_at(&ZEROS, self.zeroed as u64)?;
-            self.zeroed += GROWTH_BYTES;
+            let zeros = &ZEROS[..growth(self.segment_bytes)];
+            self.file.write_at(zeros, self.zeroed as u64)?;
+            self.zeroed += zeros.len();
             if self.zeroed >= needed {
                 self.file.sync()?;
             }
@@ -268,12 +273,17 @@ impl Journal {
 
     /// Goes on in a new segment, which is durable before the old one says so.
     fn roll(&mut self) -> io::Result<()> {
-        let next = Segment::create(&*self.disk, self.active() + 1, self.sequence + 1)?;
+        let next = Segment::create(
+            &*self.disk,
+            self.segment_bytes,
+            self.active() + 1,
+            self.sequence + 1,
+        )?;
         self.write(&mut Draft::new())?;
         self.file = next.file.clone();
         self.salt = next.salt.clone();
         self.tail = SECTOR_BYTES;
-        self.zeroed = SECTOR_BYTES + GROWTH_BYTES;
+        self.zeroed = SECTOR_BYTES + growth(self.segment_bytes);
         self.segments.push(next);
         Ok(())
     }
@@ -294,13 +304,18 @@ struct End {
 }
 
 impl Segment {
-    fn create(disk: &dyn Disk, number: u32, first_sequence: u64) -> io::Result<Self> {
+    fn create(
+        disk: &dyn Disk,
+        segment_bytes: usize,
+        number: u32,
+        first_sequence: u64,
+    ) -> io::Result<Self> {
         let mut salt = [0; 16];
         fastrand::Rng::new().fill(&mut salt);
         let file = disk.open(&name(number))?;
         file.set_len(0)?;
         file.write_at(&header(number, first_sequence, salt), 0)?;
-        file.write_at(&ZEROS, SECTOR_BYTES as u64)?;
+        file.write_at(&ZEROS[..growth(segment_bytes)], SECTOR_BYTES as u64)?;
         file.sync()?;
         disk.sync()?;
         Ok(Self {
@@ -459,7 +474,7 @@ fn read_header(bytes: &[u8], number: u32) -> Option<(u64, Salt)> {
 }
 
 fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
-    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
     let mut bytes = vec![0; len];
     file.read_at(&mut bytes, 0)?;
     Ok(bytes)
@@ -467,8 +482,11 @@ fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
 
 const PREFIX: &str = "journal-";
 const MAGIC: &[u8; 8] = b"tollgat1";
-/// A new segment follows beyond it.
-const SEGMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// By how much a segment grows.
+fn growth(segment_bytes: usize) -> usize {
+    segment_bytes.min(GROWTH_BYTES)
+}
+
 /// A segment grows by so much: one more sync for some three thousand reports.
 const GROWTH_BYTES: usize = 256 * 1024;
 static ZEROS: [u8; GROWTH_BYTES] = [0; GROWTH_BYTES];

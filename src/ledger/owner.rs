@@ -22,7 +22,7 @@ pub(super) enum Command {
     Report {
         report: Report,
         key: Option<CallKey>,
-        reply: oneshot::Sender<Result<Receipt, ReportError>>,
+        reply: oneshot::Sender<Reported>,
     },
     /// Runs on the owner, and is answered when what it decided is durable.
     Call(Box<dyn FnOnce(&mut Owner) -> Reply + Send>),
@@ -30,6 +30,9 @@ pub(super) enum Command {
 
 /// Answers a call once it is durable, or with the reason why it never will be.
 pub(super) type Reply = Box<dyn FnOnce(Result<(), &Arc<str>>) + Send>;
+
+/// What a report came to.
+type Reported = Result<Receipt, ReportError>;
 
 pub(super) struct Owner {
     core: Core,
@@ -43,10 +46,7 @@ pub(super) struct Owner {
     failed: watch::Sender<Option<Arc<str>>>,
     draft: Draft,
     /// What the batch owes its callers and AWS.
-    reports: Vec<(
-        oneshot::Sender<Result<Receipt, ReportError>>,
-        Result<Receipt, ReportError>,
-    )>,
+    reports: Vec<(oneshot::Sender<Reported>, Reported)>,
     replies: Vec<Reply>,
     submit: Vec<Attempt>,
     /// The last id made: ids only go up.
@@ -268,16 +268,17 @@ impl Owner {
 
     /// Writes the state of record, and lets go of the journal that it has in it.
     fn checkpoint(&mut self) -> Result<(), LedgerError> {
+        let keys = self.keys.needed_from(self.now());
+        let active = self.journal.active();
         self.meta.applied_through = self.journal.last_sequence();
-        self.meta.segment = self.journal.active();
+        self.meta.segments = (keys.map_or(active, |place| place.segment), active);
         self.meta.root = self.core.state().root().clone();
         self.store.checkpoint(&self.meta, self.core.state())?;
         self.core.state_mut().checkpointed();
         self.journaled = 0;
-        let keys = self.keys.needed_from(self.now());
-        let keys = keys.and_then(|place| self.journal.first_sequence(place.segment));
-        let kept_from = keys.unwrap_or(u64::MAX).min(self.meta.applied_through + 1);
-        self.journal.trim(kept_from).map_err(LedgerError::Io)
+        self.journal
+            .trim(self.meta.segments.0)
+            .map_err(LedgerError::Io)
     }
 
     /// How long nothing will have to be done, if nobody asks.
@@ -311,11 +312,7 @@ impl Owner {
         Ok(())
     }
 
-    fn report(
-        &mut self,
-        report: &Report,
-        key: Option<CallKey>,
-    ) -> Result<Result<Receipt, ReportError>, LedgerError> {
+    fn report(&mut self, report: &Report, key: Option<CallKey>) -> Result<Reported, LedgerError> {
         let now = self.now();
         if let Some(key) = &key {
             match self

@@ -104,25 +104,30 @@ fn recover(
     let mut keys = Keys::new();
     let mut replayed = 0;
     let applied = meta.applied_through;
-    let journal = Journal::recover(disk.clone(), meta.segment, |block| {
-        let mut noted = VecDeque::new();
-        if block.sequence > applied {
-            replayed += 1;
-            for frame in frame::read(block.payload) {
-                let (key, facts) = frame?;
-                noted.extend(key);
-                facts
-                    .iter()
-                    .try_for_each(|fact| state.apply(fact, options.rules.period))?;
+    let journal = Journal::recover(
+        disk.clone(),
+        options.segment_bytes,
+        meta.segments.0..=meta.segments.1,
+        |block| {
+            let mut noted = VecDeque::new();
+            if block.sequence > applied {
+                replayed += 1;
+                for frame in frame::read(block.payload) {
+                    let (key, facts) = frame?;
+                    noted.extend(key);
+                    facts
+                        .iter()
+                        .try_for_each(|fact| state.apply(fact, options.rules.period))?;
+                }
+            } else {
+                noted.extend(frame::keys(block.payload));
             }
-        } else {
-            noted.extend(frame::keys(block.payload));
-        }
-        if let Some(first) = noted.front() {
-            keys.insert(block.place, first.id().moment(), noted.into_iter());
-        }
-        Ok::<(), RecoveryError>(())
-    })?;
+            if let Some(first) = noted.front() {
+                keys.insert(block.place, first.id().moment(), noted.into_iter());
+            }
+            Ok::<(), RecoveryError>(())
+        },
+    )?;
     if journal.last_sequence() < applied || journal.oldest_sequence() > applied + 1 {
         return Err(RecoveryError::Missing(
             "the journal does not reach the database's checkpoint",
@@ -164,7 +169,8 @@ fn create(
     if names.iter().any(|name| name.starts_with(DAMAGED_PREFIX)) {
         let Decision { .. } = core.distrust_hours(now);
     }
-    let journal = Journal::create(disk.clone(), 1, 1).map_err(LedgerError::Io)?;
+    let journal =
+        Journal::create(disk.clone(), options.segment_bytes, 1, 1).map_err(LedgerError::Io)?;
     let mut secret = [0; 16];
     fastrand::Rng::new().fill(&mut secret);
     let meta = Meta {
@@ -173,7 +179,7 @@ fn create(
         period: options.rules.period,
         secret: RecordIdSecret::new(secret),
         applied_through: 0,
-        segment: journal.active(),
+        segments: (journal.active(), journal.active()),
         root: core.state().root().clone(),
     };
     let store = Store::open(&**disk, STORE_NAME_NEW).map_err(LedgerError::from)?;

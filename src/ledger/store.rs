@@ -30,8 +30,8 @@ pub(super) struct Meta {
     pub(super) secret: RecordIdSecret,
     /// The last block of the journal that the state has in it.
     pub(super) applied_through: u64,
-    /// The journal's last segment at the time.
-    pub(super) segment: u32,
+    /// The journal's first segment that is needed, for its keys at least, and its last one at the time.
+    pub(super) segments: (u32, u32),
     pub(super) root: Root,
 }
 
@@ -141,7 +141,7 @@ impl Store {
 /// Makes what can be read permanent. After a failed sync the page cache may show what the disk does not have, and no later
 /// sync writes it; writing the same bytes again does.
 fn rewrite(file: &dyn DiskFile) -> io::Result<()> {
-    let len = file.len()?;
+    let len = file.size()?;
     let mut chunk = vec![0; REWRITE_BYTES];
     let mut at = 0;
     while at < len {
@@ -200,7 +200,7 @@ impl fmt::Debug for Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.0.size()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

@@ -46,7 +46,7 @@ impl World {
 
     pub(crate) fn start(&self, disk: SimDisk) -> Result<Process, LedgerError> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let (ledger, attempts, opened) = Ledger::open_on(disk, options(), self.clock())?;
+        let (ledger, attempts, opened) = Ledger::open_on(disk, &options(), self.clock())?;
         Ok(Process {
             ledger,
             opened,
@@ -204,7 +204,7 @@ impl World {
 async fn send(ledger: &Ledger, index: usize) -> Result<(), ReportError> {
     let quantity = amount_of(index);
     // Every fifth report is larger than a sector.
-    let allocations = if index % 5 == 0 && dimension_of(index) == "sum" {
+    let allocations = if index.is_multiple_of(5) && dimension_of(index) == "sum" {
         divided(quantity)
     } else {
         Allocations::NONE
@@ -276,6 +276,7 @@ fn options() -> Options {
             dimensions: Some(dimensions.into()),
             zero_usage: false,
         },
+        segment_bytes: 16 * 1024,
         seed: Some(7),
     }
 }

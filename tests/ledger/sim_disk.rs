@@ -146,7 +146,8 @@ impl SimDisk {
         let mut inner = self.lock();
         let index = inner.names[name];
         alter(&mut inner.files[index].now);
-        inner.files[index].durable = inner.files[index].now.clone();
+        let file = &mut inner.files[index];
+        file.durable.clone_from(&file.now);
     }
 
     /// Removes a file behind the ledger's back.
@@ -308,7 +309,7 @@ impl Disk for SimDisk {
 }
 
 impl DiskFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         let inner = self.inner.lock().unwrap();
         Ok(inner.files[self.index].now.len() as u64)
     }

@@ -122,18 +122,20 @@ impl World {
                 self.decide(Core::tick);
                 self.hour_seen();
             }
-            Op::Recorded { which } => self.reply(which, |aws, now, identity, request| {
+            Op::Recorded { which } => self.reply(*which, |aws, now, identity, request| {
                 aws.receive(now, identity, request)
             }),
-            Op::ReplyLost { which, counted } => self.reply(which, |aws, now, identity, request| {
-                if *counted {
-                    let _ = aws.receive(now, identity, request);
-                }
-                Answer::Doubtful {
-                    why: "lost".to_owned(),
-                }
-            }),
-            Op::ReplyError { which, error } => self.reply(which, |_, _, _, _| refusal(*error)),
+            Op::ReplyLost { which, counted } => {
+                self.reply(*which, |aws, now, identity, request| {
+                    if *counted {
+                        let _ = aws.receive(now, identity, request);
+                    }
+                    Answer::Doubtful {
+                        why: "lost".to_owned(),
+                    }
+                })
+            }
+            Op::ReplyError { which, error } => self.reply(*which, |_, _, _, _| refusal(*error)),
             Op::Restart { counted } => self.restart(*counted),
             Op::DrainAndRestart { counted } => {
                 self.draining = true;
@@ -148,7 +150,7 @@ impl World {
                 self.restart(*counted);
             }
             Op::ClockJump { hours } => self.skew_ms = hours * HOUR_MS,
-            Op::Resolve { which } => self.resolve(which),
+            Op::Resolve { which } => self.resolve(*which),
             Op::Gate { open: true } => {
                 self.decide(Core::open_gate);
                 self.hour_seen();
@@ -170,7 +172,7 @@ impl World {
                 .open()
                 .values()
                 .filter(|bucket| *bucket.dimension() == dimension)
-                .map(|b| b.total())
+                .map(tollgate::meter::Bucket::total)
                 .sum();
             let kept: u128 = self
                 .submissions()
@@ -195,9 +197,7 @@ impl World {
                 .find(|s| s.request.bucket == bucket)
                 .expect("AWS has only what was sealed");
             let fine = match &submission.status {
-                Status::Settled { .. } => true,
-                Status::InFlight { .. } => true,
-                Status::InDoubt { .. } => true,
+                Status::Settled { .. } | Status::InFlight { .. } | Status::InDoubt { .. } => true,
                 Status::Waiting { .. } => submission.doubtful,
                 Status::RolledForward { .. } | Status::Rejected { .. } => false,
             };
@@ -243,7 +243,7 @@ impl World {
                 .open()
                 .values()
                 .filter(|bucket| *bucket.dimension() == dimension)
-                .map(|bucket| bucket.total())
+                .map(tollgate::meter::Bucket::total)
                 .chain(self.waiting(&dimension))
                 .sum();
             let rejected: u128 = self
@@ -384,7 +384,7 @@ impl World {
 
     fn reply(
         &mut self,
-        which: &Index,
+        which: Index,
         answer: impl FnOnce(&mut Aws, Moment, &Identity, &Request) -> Answer,
     ) {
         if self.in_flight.is_empty() {
@@ -397,7 +397,7 @@ impl World {
         self.hour_seen();
     }
 
-    fn resolve(&mut self, which: &Index) {
+    fn resolve(&mut self, which: Index) {
         let doubtful: Vec<_> = self.doubtful().map(|s| s.request.bucket).collect();
         if doubtful.is_empty() {
             return;
