@@ -390,26 +390,26 @@ impl Segment {
         Ok(end)
     }
 
-    /// Makes what was read permanent. The last block may be known to the page cache only: its sync may have failed in the
-    /// process before. An unfinished block is zeroed.
+    /// Makes what was read permanent, zeros included, and zeros what an unfinished write left. The last block and the zeros
+    /// behind it may be known to the page cache only: their sync may have failed in the process before.
     fn secure(&self, end: &End) -> io::Result<()> {
-        if let Some(last) = &end.last {
-            self.file.write_at(&end.last_block, last.start as u64)?;
-        }
         if let Some(torn) = end.torn {
             tracing::warn!(
                 segment = self.number,
                 bytes = torn - end.tail,
                 "discarded an unfinished journal write; nothing in it was acknowledged"
             );
-            self.file
-                .write_at(&vec![0; torn - end.tail], end.tail as u64)?;
         }
-        if end.last.is_some() || end.torn.is_some() {
-            self.file.sync()
-        } else {
-            Ok(())
+        if let Some(last) = &end.last {
+            self.file.write_at(&end.last_block, last.start as u64)?;
         }
+        let mut at = end.tail;
+        while at < end.len {
+            let zeros = &ZEROS[..(end.len - at).min(GROWTH_BYTES)];
+            self.file.write_at(zeros, at as u64)?;
+            at += zeros.len();
+        }
+        self.file.sync()
     }
 }
 
@@ -484,7 +484,7 @@ const PREFIX: &str = "journal-";
 const MAGIC: &[u8; 8] = b"tollgat1";
 /// By how much a segment grows.
 fn growth(segment_bytes: usize) -> usize {
-    segment_bytes.min(GROWTH_BYTES)
+    (segment_bytes / 4).clamp(SECTOR_BYTES, GROWTH_BYTES)
 }
 
 /// A segment grows by so much: one more sync for some three thousand reports.

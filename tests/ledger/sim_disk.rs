@@ -354,8 +354,12 @@ impl DiskFile for SimFile {
         let file = &mut inner.files[self.index];
         match outcome {
             Ok(()) => {
-                file.durable = file.now.clone();
-                file.unsynced.clear();
+                for change in std::mem::take(&mut file.unsynced) {
+                    match change {
+                        Change::Write(offset, data) => put(&mut file.durable, offset, &data),
+                        Change::Len(len) => file.durable.resize(len, 0),
+                    }
+                }
                 Ok(())
             }
             Err(error) => {
