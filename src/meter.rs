@@ -25,6 +25,7 @@ mod delivery;
 mod fact;
 mod intake;
 mod sealing;
+mod series;
 mod state;
 mod submission;
 mod takeover;
@@ -35,7 +36,8 @@ pub use delivery::{Answer, Resolution, ResolveError};
 pub use fact::Fact;
 pub use intake::{Amount, Refusal, Report};
 pub use sealing::Startup;
-pub use state::{Illegal, Root, Series, State, Touched};
+pub use series::Series;
+pub use state::{Illegal, Root, State, Touched};
 pub use submission::{Request, Status, Submission};
 pub use tally::Tally;
 

@@ -75,8 +75,8 @@ fn usage(quantity: &str) -> Report {
     }
 }
 
-fn token(text: &str, body: &str) -> Option<CallKey> {
-    Some(CallKey::new(KeyKind::ClientToken, text, body.as_bytes()))
+fn token(text: &str, body: &str) -> CallKey {
+    CallKey::new(KeyKind::ClientToken, text, body.as_bytes())
 }
 
 impl Sidecar {
@@ -145,8 +145,8 @@ async fn the_same_key_counts_once_even_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let clock = clock();
     let sidecar = start(directory.path(), &clock);
-    let first = sidecar.report("2", token("t", "body")).await.unwrap();
-    let again = sidecar.report("2", token("t", "body")).await.unwrap();
+    let first = sidecar.report("2", Some(token("t", "body"))).await.unwrap();
+    let again = sidecar.report("2", Some(token("t", "body"))).await.unwrap();
     assert_eq!(
         again,
         Receipt {
@@ -155,7 +155,7 @@ async fn the_same_key_counts_once_even_after_a_restart() {
         }
     );
     assert!(matches!(
-        sidecar.report("3", token("t", "other")).await,
+        sidecar.report("3", Some(token("t", "other"))).await,
         Err(ReportError::Conflict)
     ));
     drop(sidecar);
@@ -166,13 +166,13 @@ async fn the_same_key_counts_once_even_after_a_restart() {
         "a clean end leaves nothing to replay"
     );
     assert_eq!(
-        sidecar.report("2", token("t", "body")).await.unwrap(),
+        sidecar.report("2", Some(token("t", "body"))).await.unwrap(),
         again
     );
     sidecar.minutes_pass(10).await;
     assert!(
         !sidecar
-            .report("2", token("t", "body"))
+            .report("2", Some(token("t", "body")))
             .await
             .unwrap()
             .repeated
@@ -188,8 +188,8 @@ async fn equal_keys_within_one_batch_count_once() {
     let directory = tempfile::tempdir().unwrap();
     let sidecar = start(directory.path(), &clock());
     let (one, other) = tokio::join!(
-        sidecar.report("2", token("t", "body")),
-        sidecar.report("2", token("t", "body"))
+        sidecar.report("2", Some(token("t", "body"))),
+        sidecar.report("2", Some(token("t", "body")))
     );
     assert_eq!(one.unwrap().id, other.unwrap().id);
     assert_eq!(
@@ -205,12 +205,15 @@ async fn a_report_that_is_refused_does_not_use_its_key_up() {
     let mut unknown = usage("1");
     unknown.dimension = "tb".parse().unwrap();
     assert!(matches!(
-        sidecar.ledger.report(unknown, token("t", "body")).await,
+        sidecar
+            .ledger
+            .report(unknown, Some(token("t", "body")))
+            .await,
         Err(ReportError::Refused(_))
     ));
     assert!(
         !sidecar
-            .report("1", token("t", "body"))
+            .report("1", Some(token("t", "body")))
             .await
             .unwrap()
             .repeated
@@ -332,7 +335,7 @@ async fn keys_and_usage_outlive_segments_and_checkpoints() {
     let sidecar = start_with(directory.path(), &small, clock.clone()).unwrap();
     for number in 0..300 {
         sidecar
-            .report("1", token(&number.to_string(), "body"))
+            .report("1", Some(token(&number.to_string(), "body")))
             .await
             .unwrap();
         if number % 100 == 50 {
@@ -343,7 +346,7 @@ async fn keys_and_usage_outlive_segments_and_checkpoints() {
     let sidecar = start_with(directory.path(), &small, clock).unwrap();
     for number in 0..300 {
         let receipt = sidecar
-            .report("1", token(&number.to_string(), "body"))
+            .report("1", Some(token(&number.to_string(), "body")))
             .await
             .unwrap();
         assert!(receipt.repeated, "{number}");

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Own, Sample, Sealed};
 use super::fact::Fact;
+use super::series::Series;
 use super::submission::{Status, Submission};
 use super::tally::Tally;
 use super::{Amount, Combine};
@@ -37,19 +38,6 @@ pub struct Root {
     pub(super) rolled_forward: u64,
     pub(super) rejected: u64,
     pub(super) last_settled_at: Option<Moment>,
-}
-
-/// One dimension over its hours.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Series {
-    pub(super) open: BTreeMap<Hour, BucketId>,
-    pub(super) sealed: BTreeMap<Hour, (BucketId, Sealed)>,
-    /// Sealed hours up to this one have been forgotten.
-    pub(super) floor: Option<Hour>,
-    /// The latest sample of a `last` dimension.
-    pub(super) level: Option<Sample>,
-    /// The start-up record under the present identity.
-    pub(super) startup: Option<BucketId>,
 }
 
 /// A fact that can't follow on the state: the ledger is damaged, or the meter is wrong.
@@ -154,12 +142,7 @@ impl State {
                 Bucket::new(dimension.clone(), *combine, *hour, *at, *first_at),
             ),
             Fact::Held { bucket } => self.hold(*bucket),
-            Fact::Recombined { bucket, combine } => {
-                let bucket = self.bucket_mut(*bucket, "a new combination")?;
-                bucket.owed.absorb(bucket.own.tally());
-                bucket.own = Own::empty(*combine);
-                Ok(())
-            }
+            Fact::Recombined { bucket, combine } => self.recombine(*bucket, *combine),
             Fact::Sealed {
                 submission,
                 takes_hour,
@@ -178,10 +161,7 @@ impl State {
                 problem,
             } => {
                 let submission = self.pending_mut(*bucket, "a postponement")?;
-                submission.status = Status::Waiting { due: *due };
-                submission.doubtful |= doubtful;
-                submission.not_entitled |= not_entitled;
-                submission.problem = Some(problem.clone());
+                submission.postpone(*due, *doubtful, *not_entitled, problem);
                 Ok(())
             }
             Fact::Hastened { at } => {
@@ -199,29 +179,13 @@ impl State {
                 bucket,
                 at,
                 problem,
-            } => {
-                let submission = self.pending_mut(*bucket, "parking")?;
-                submission.status = Status::InDoubt { at: *at };
-                submission.problem = Some(problem.clone());
-                Ok(())
-            }
+            } => self.park(*bucket, *at, problem),
             Fact::Rejected {
                 bucket,
                 at,
                 code,
                 problem,
-            } => {
-                let submission = self.pending_mut(*bucket, "a rejection")?;
-                submission.problem = Some(problem.clone());
-                self.finish(
-                    *bucket,
-                    Status::Rejected {
-                        at: *at,
-                        code: code.clone(),
-                    },
-                    "a rejection",
-                )
-            }
+            } => self.reject(*bucket, *at, code, problem),
             Fact::IdentityChanged { identity, at } => {
                 self.change_identity(identity, *at);
                 Ok(())
@@ -420,6 +384,38 @@ impl State {
         Ok(())
     }
 
+    fn recombine(&mut self, id: BucketId, combine: Combine) -> Result<(), Illegal> {
+        let bucket = self.bucket_mut(id, "a new combination")?;
+        bucket.owed.absorb(bucket.own.tally());
+        bucket.own = Own::empty(combine);
+        Ok(())
+    }
+
+    fn park(&mut self, id: BucketId, at: Moment, problem: &str) -> Result<(), Illegal> {
+        let submission = self.pending_mut(id, "parking")?;
+        submission.status = Status::InDoubt { at };
+        submission.problem = Some(problem.to_owned());
+        Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        id: BucketId,
+        at: Moment,
+        code: &str,
+        problem: &str,
+    ) -> Result<(), Illegal> {
+        self.pending_mut(id, "a rejection")?.problem = Some(problem.to_owned());
+        self.finish(
+            id,
+            Status::Rejected {
+                at,
+                code: code.to_owned(),
+            },
+            "a rejection",
+        )
+    }
+
     fn hasten(&mut self, at: Moment) {
         for (id, submission) in &mut self.unsettled {
             if let Status::Waiting { due } = &mut submission.status {
@@ -580,29 +576,6 @@ impl Root {
     /// When AWS last confirmed one.
     pub fn last_settled_at(&self) -> Option<Moment> {
         self.last_settled_at
-    }
-}
-
-impl Series {
-    /// Whether the hour has its record, or may have one.
-    pub(super) fn is_sealed(&self, hour: Hour) -> bool {
-        self.floor.is_some_and(|floor| hour <= floor) || self.sealed.contains_key(&hour)
-    }
-
-    fn sealed_through(&self) -> Option<Hour> {
-        self.sealed.keys().next_back().copied().max(self.floor)
-    }
-
-    /// Forgets sealed hours before `keep_from`; the floor remembers that they are sealed.
-    fn forget(&mut self, keep_from: Hour) {
-        while let Some(entry) = self
-            .sealed
-            .first_entry()
-            .filter(|entry| *entry.key() < keep_from)
-        {
-            self.floor = self.floor.max(Some(*entry.key()));
-            entry.remove();
-        }
     }
 }
 

@@ -110,6 +110,19 @@ impl Submission {
         self.request.timestamp.plus_ms(super::window_ms(period))
     }
 
+    pub(super) fn postpone(
+        &mut self,
+        due: Moment,
+        doubtful: bool,
+        not_entitled: bool,
+        problem: &str,
+    ) {
+        self.status = Status::Waiting { due };
+        self.doubtful |= doubtful;
+        self.not_entitled |= not_entitled;
+        self.problem = Some(problem.to_owned());
+    }
+
     /// The quantity with its tags, to be owed elsewhere.
     pub(super) fn tally(&self) -> Tally {
         Tally::of_parts(self.request.quantity, &self.request.allocations)

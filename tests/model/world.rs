@@ -93,7 +93,11 @@ const START: Moment = Moment::from_millis(497_222 * HOUR_MS + 600_000);
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut world = Self {
-            core: Core::new(rules(), State::default(), fastrand::Rng::with_seed(seed)),
+            core: Core::new(
+                rules(seed),
+                State::default(),
+                fastrand::Rng::with_seed(seed),
+            ),
             seed,
             journal: Vec::new(),
             in_flight: Vec::new(),
@@ -343,7 +347,7 @@ impl World {
         }
         assert_eq!(state, *self.core.state(), "replay gives the same state");
         self.seed = self.seed.wrapping_add(1);
-        self.core = Core::new(rules(), state, fastrand::Rng::with_seed(self.seed));
+        self.core = Core::new(rules(self.seed), state, fastrand::Rng::with_seed(self.seed));
         self.draining = false;
         self.start();
     }
@@ -483,14 +487,15 @@ fn refusal(error: u8) -> Answer {
     }
 }
 
-fn rules() -> Rules {
+fn rules(seed: u64) -> Rules {
     let combine = [Combine::Sum, Combine::Max, Combine::Last, Combine::Distinct];
     Rules {
         period: Period::HOUR,
         straggler_wait_ms: 60_000,
         submit_jitter_ms: 300_000,
         dimensions: Some((0..4).map(name).zip(combine).collect()),
-        zero_usage: false,
+        // A restart may change it.
+        zero_usage: seed.is_multiple_of(2),
     }
 }
 
