@@ -61,7 +61,18 @@ fn main() {
         length: 6 * length,
     };
     ledger(&directory.join("paced"), load).print("64 callers, 50,000/s", load.length);
+    print_open("a new ledger", &directory.join("new"));
+    print_open("the same again", &directory.join("new"));
+    print_open("half a million keys", &directory.join("paced"));
     std::fs::remove_dir_all(directory).unwrap();
+}
+
+fn print_open(name: &str, directory: &Path) {
+    let start = Instant::now();
+    let ledger = open(directory);
+    let taken = start.elapsed();
+    println!("open {name:<24} {:>6} us  {}", taken.as_micros(), memory());
+    drop(ledger);
 }
 
 #[derive(Clone, Copy)]
@@ -144,7 +155,7 @@ fn sample(length: Duration, mut step: impl FnMut(u64)) -> Latencies {
     latencies
 }
 
-fn ledger(directory: &Path, load: Load) -> Latencies {
+fn open(directory: &Path) -> Ledger {
     let rules = Rules {
         period: Period::HOUR,
         straggler_wait_ms: 60_000,
@@ -152,16 +163,19 @@ fn ledger(directory: &Path, load: Load) -> Latencies {
         dimensions: None,
         zero_usage: false,
     };
-    let (product, identity) = ("prod".parse().unwrap(), "bench".parse().unwrap());
     let options = Options {
-        product,
-        identity,
+        product: "prod".parse().unwrap(),
+        identity: "bench".parse().unwrap(),
         rules,
         segment_bytes: Options::SEGMENT_BYTES,
         seed: None,
     };
     let clock = Arc::new(|| Timestamp::now().into());
-    let (ledger, _attempts, _) = Ledger::open(directory, &options, clock).unwrap();
+    Ledger::open(directory, &options, clock).unwrap().0
+}
+
+fn ledger(directory: &Path, load: Load) -> Latencies {
+    let ledger = open(directory);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
