@@ -8,7 +8,9 @@
 //! | [`entitlement`] | the gate: state machine, signature, grant, status file |
 //! | [`marketplace`] | AWS, behind a trait |
 //! | [`health`], [`listener`] | probes and status over HTTP |
-//! | [`usage`] | product codes, dimensions |
+//! | [`ledger`] | the durable side of the core: journal, checkpoints, group commit |
+//! | [`meter`] | the pure core: reports in, facts and submissions out |
+//! | [`usage`] | product codes, dimensions, quantities, tags, hours, ids |
 //! | [`clock`], [`backoff`], [`shutdown`], [`telemetry`], [`atomic_file`], [`exit`] | one concern each |
 
 pub mod app;
@@ -21,8 +23,10 @@ pub mod config;
 pub mod entitlement;
 pub mod exit;
 pub mod health;
+pub mod ledger;
 pub mod listener;
 pub mod marketplace;
+pub mod meter;
 pub mod shutdown;
 pub mod telemetry;
 pub mod usage;
