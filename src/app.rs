@@ -1,27 +1,38 @@
 //! `tollgate run`: configuration -> [`App`] -> run -> drain, in reading order.
 
+mod metering;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use metering::Metering;
+
+use crate::atomic_file::{self, Durability};
 use crate::backoff::Backoff;
 use crate::clock::Uptime;
 use crate::config::{EntitlementCheck, RunConfig};
 use crate::entitlement::keys::PublicKeys;
-use crate::entitlement::platform::{self, HostError};
+use crate::entitlement::platform::{self, Host, HostError};
 use crate::entitlement::registrar::{self, HOLD, Registrar, StorageError};
 use crate::entitlement::status::{self, Status};
 use crate::entitlement::{Policy, keys::KeyFiles};
 use crate::exit::Exit;
 use crate::health::{self, Health};
+use crate::ledger::{Ledger, LedgerError};
 use crate::listener::{self, ListenError};
-use crate::marketplace::aws::{CaBundleError, Connection};
+use crate::marketplace::aws::{Aws, CaBundleError, Connection};
+use crate::meter::Gate;
 use crate::shutdown::{self, Drain, DrainTrigger, SignalStream};
+use crate::termination::Termination;
 
 /// A sidecar whose listeners and folders are ready; nothing has been asked yet.
 #[derive(Debug)]
@@ -32,6 +43,7 @@ pub struct App {
     uptime: Uptime,
     signals: SignalStream,
     health_listener: TcpListener,
+    metering_listener: TcpListener,
 }
 
 /// Why the sidecar can't go on.
@@ -62,6 +74,18 @@ pub enum AppError {
     /// Region or identity can't be found.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// AWS would not take the identity.
+    #[error("the identity can't be used: {0}; see POD_UID")]
+    Identity(String),
+    /// The ledger can't be opened.
+    #[error("the ledger in TOLLGATE_STATE_DIR can't be opened: {}", chain(.0))]
+    Ledger(#[from] LedgerError),
+    /// The ledger can't be written any more.
+    #[error("the ledger can't be written any more ({0}); a restart replays it")]
+    LedgerFailed(String),
+    /// A task of this process panicked.
+    #[error("a task of this process panicked; please report it")]
+    Panicked,
 }
 
 const BACKOFF: Backoff = Backoff {
@@ -74,12 +98,14 @@ impl AppError {
     /// The exit code that says whose problem it is.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Signals(_) => Exit::Internal,
+            Self::Signals(_) | Self::LedgerFailed(_) | Self::Panicked => Exit::Internal,
             Self::Listen(_)
             | Self::StateDir { .. }
             | Self::Storage(_)
             | Self::CaBundle(_)
-            | Self::Host(_) => Exit::Configuration,
+            | Self::Host(_)
+            | Self::Identity(_)
+            | Self::Ledger(_) => Exit::Configuration,
         }
     }
 }
@@ -99,6 +125,7 @@ impl App {
         })?;
         let health_listener =
             listener::bind(config.health_listen, "TOLLGATE_HEALTH_LISTEN").await?;
+        let metering_listener = listener::bind(config.metering.listen, "TOLLGATE_LISTEN").await?;
         Ok(Self {
             config,
             environment,
@@ -106,6 +133,7 @@ impl App {
             uptime,
             signals,
             health_listener,
+            metering_listener,
         })
     }
 
@@ -114,13 +142,20 @@ impl App {
         let (trigger, drain) = shutdown::drain();
         let initial = registrar::pending(&self.config.product_code, &self.config.check);
         let (status, watched) = watch::channel(initial);
+        let (ledger, ledger_watched) = watch::channel(None);
         let (reload, reloaded) = watch::channel(None);
         warn_of_short_keys(&self.config.check);
         self.announce();
 
-        let health = Health::new(watched, drain.clone());
-        let handle = move |request: http::Request<hyper::body::Incoming>| {
-            std::future::ready(health.answer(&request))
+        let health = Health::new(
+            watched,
+            ledger_watched,
+            &self.config.metering,
+            drain.clone(),
+        );
+        let handle = move |request: Request<Incoming>| {
+            let health = health.clone();
+            async move { health.answer(request.method(), request.uri().path()).await }
         };
         tokio::spawn(listener::serve(
             self.health_listener,
@@ -129,77 +164,157 @@ impl App {
         ));
         tokio::spawn(serve_signals(
             self.signals,
-            trigger,
+            trigger.clone(),
             self.config.check.clone(),
             reload,
         ));
 
-        let mut drained = drain.clone();
-        let gate = Gatekeeping {
-            config: &self.config,
-            environment: &self.environment,
-            connection: &self.connection,
+        let run = Run {
+            config: self.config,
+            environment: self.environment,
+            connection: self.connection,
             uptime: self.uptime,
+            status,
+            ledger,
+            drain,
         };
-        tokio::select! {
-            biased;
-            () = drained.begun() => Ok(Exit::Success),
-            ended = gate.keep(status, reloaded, drain) => ended,
-        }
+        run.run(reloaded, self.metering_listener, trigger).await
     }
 
     fn announce(&self) {
-        let health = self
-            .health_listener
-            .local_addr()
-            .map(|address| address.to_string());
+        let address = |listener: &TcpListener| {
+            listener
+                .local_addr()
+                .map(|address| address.to_string())
+                .unwrap_or_default()
+        };
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             product_code = %self.config.product_code,
             check = self.config.check.name(),
-            health = health.unwrap_or_default(),
+            metering = address(&self.metering_listener),
+            health = address(&self.health_listener),
             "tollgate is up"
         );
     }
 }
 
-/// What the gate needs while it is kept.
-struct Gatekeeping<'a> {
-    config: &'a RunConfig,
-    environment: &'a BTreeMap<String, String>,
-    connection: &'a Connection,
+/// What is left to do once listeners and signals are served.
+struct Run {
+    config: RunConfig,
+    environment: BTreeMap<String, String>,
+    connection: Connection,
     uptime: Uptime,
+    status: watch::Sender<Status>,
+    ledger: watch::Sender<Option<Ledger>>,
+    drain: Drain,
 }
 
-impl Gatekeeping<'_> {
-    /// Finds out where this runs, registers, and then stays until the drain or the gate's own end.
-    async fn keep(
-        &self,
-        status: watch::Sender<Status>,
+impl Run {
+    /// Finds out where this runs, registers and meters; then drains.
+    async fn run(
+        self,
         reloaded: watch::Receiver<Option<PublicKeys>>,
-        mut drain: Drain,
+        listener: TcpListener,
+        trigger: DrainTrigger,
     ) -> Result<Exit, AppError> {
-        status::create_folder(&self.config.status_file)
-            .map_err(|source| registrar::status_folder_error(&self.config.status_file, source))?;
-        registrar::write_status(&status.borrow().clone(), &self.config.status_file)?;
-        let host =
-            platform::discover(self.environment, || self.connection.region_of_instance()).await?;
+        let mut drain = self.drain.clone();
+        let host = tokio::select! {
+            biased;
+            () = drain.begun() => return Ok(Exit::Success),
+            host = self.host() => host?,
+        };
         let client = self.connection.client(&host.region).await;
-        let policy = Policy {
+        let (answers, answered) = watch::channel(None);
+        let registrar = Registrar::new(
+            client.clone(),
+            &self.config,
+            host.clone(),
+            self.uptime,
+            self.status.clone(),
+            self.ledger.subscribe(),
+            answered,
+        );
+        let registering = registrar.run(self.policy(), fastrand::Rng::new(), reloaded);
+        let metering = Metering::start(
+            &self.config,
+            &host.identity,
+            client,
+            listener,
+            trigger,
+            answers,
+        );
+        let (mut registering, mut metering) = (pin!(registering), pin!(metering));
+        let mut decided = None;
+        let metering = loop {
+            tokio::select! {
+                biased;
+                () = drain.begun() => return Ok(Exit::Success),
+                started = &mut metering => break started?,
+                ended = &mut registering, if decided.is_none() => decided = Some(ended?),
+            }
+        };
+        self.ledger.send_replace(Some(metering.ledger.clone()));
+        let gate = metering.follow_gate(self.status.subscribe());
+        let mut gate = pin!(gate);
+        let exit = loop {
+            if let Some(Some(exit)) = decided {
+                break exit;
+            }
+            tokio::select! {
+                biased;
+                () = drain.begun() => break Exit::Success,
+                reason = metering.failed() => return Err(AppError::LedgerFailed(reason.to_string())),
+                ended = &mut registering, if decided.is_none() => decided = Some(ended?),
+                never = &mut gate => match never {},
+            }
+        };
+        self.end(&metering, exit).await;
+        Ok(exit)
+    }
+
+    /// The last things before the exit: after a denial what was taken is rejected; otherwise, where anything may be
+    /// submitted at all, it is.
+    async fn end(&self, metering: &Metering<Aws>, exit: Exit) {
+        let termination = Termination::default();
+        if exit == Exit::Denied {
+            if let Err(error) = metering.ledger.gate(Gate::Denied).await {
+                tracing::error!(%error, "usage that was taken before the denial can't be marked as rejected");
+            }
+            return;
+        }
+        let was_positive = self.status.borrow().state.is_positive();
+        if was_positive || exit == Exit::Unavailable {
+            let grace = self.config.shutdown_grace;
+            if tokio::time::timeout(grace, metering.drain(grace, &termination))
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    "the shutdown grace is over; what is not billed stays in the ledger"
+                );
+            }
+        }
+    }
+
+    async fn host(&self) -> Result<Host, AppError> {
+        let path = &self.config.status_file;
+        status::create_folder(path)
+            .map_err(|source| registrar::status_folder_error(path, source))?;
+        registrar::write_status(&self.status.borrow().clone(), path)?;
+        let host =
+            platform::discover(&self.environment, || self.connection.region_of_instance()).await?;
+        Ok(host)
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
             deadline: self.config.register_deadline,
             backoff: BACKOFF,
             on_denied: self.config.on_denied,
             on_unavailable: self.config.on_unavailable,
             hold: HOLD,
-        };
-        let registrar = Registrar::new(client, self.config, host, self.uptime, status);
-        let ended = registrar
-            .run(policy, fastrand::Rng::new(), reloaded)
-            .await?;
-        if ended.is_none() {
-            drain.begun().await;
         }
-        Ok(ended.unwrap_or(Exit::Success))
     }
 }
 
@@ -245,7 +360,7 @@ fn warn_of_short_keys(check: &EntitlementCheck) {
     }
 }
 
-/// Creates the state folder and tries whether it takes a synced file, so that a full or read-only volume shows now.
+/// Creates the state folder and tries whether it takes a file, so that a full or read-only volume shows now.
 fn prepare_state_dir(path: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -257,9 +372,21 @@ fn prepare_state_dir(path: &Path) -> std::io::Result<()> {
         tracing::warn!(%error, path = %path.display(), "the state folder can be entered by others, and its mode can't be changed");
     }
     let probe = path.join(".probe");
-    crate::atomic_file::replace(&probe, &[0; PROBE_BYTES], 0o600)?;
+    atomic_file::replace(&probe, &[0; PROBE_BYTES], 0o600, Durability::Readers)?;
     fs::remove_file(&probe)
 }
 
 /// More than fits beside an inode: a full volume has to find a block for it.
 const PROBE_BYTES: usize = 4096;
+
+/// An error and its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

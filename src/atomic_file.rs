@@ -5,21 +5,35 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Replaces `path` by `content`: a temporary file in the same folder is written, synced, renamed over `path`,
-/// and the folder synced. `mode` are the permission bits, whatever the umask says.
-pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+/// How much of a replacement has to survive a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// None: a reader sees the old content or the new, and that is all.
+    Readers,
+    /// The content: whichever name survives, the file is whole.
+    Content,
+    /// The content under its name.
+    Name,
+}
+
+/// Replaces `path` by `content`: a temporary file in the same folder is written and renamed over `path`. `mode` are the
+/// permission bits, whatever the umask says.
+pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     let temporary = temporary_beside(path);
     let written =
-        write_synced(&temporary, content, mode).and_then(|()| fs::rename(&temporary, path));
+        write(&temporary, content, mode, durability).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The original error is the one to report; a left-over temporary file is overwritten next time.
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    sync_folder(path)
+    match durability {
+        Durability::Readers | Durability::Content => Ok(()),
+        Durability::Name => sync_folder(path),
+    }
 }
 
-fn write_synced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -28,7 +42,10 @@ fn write_synced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         .open(path)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(content)?;
-    file.sync_all()
+    match durability {
+        Durability::Readers => Ok(()),
+        Durability::Content | Durability::Name => file.sync_all(),
+    }
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
 use crate::clock::Uptime;
 use crate::command;
@@ -72,6 +72,43 @@ fn definition() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("The status file [default: the configured one]"),
         );
+    let usage = Command::new("usage")
+        .about("List what has become of the usage; decide a record in doubt")
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .value_parser(["table", "json", "csv"])
+                .default_value("table")
+                .help("How to list"),
+        )
+        .subcommand(
+            Command::new("resolve")
+                .about("Decide a record in doubt, after a look at AWS's own reports")
+                .arg(
+                    Arg::new("id")
+                        .value_name("ID")
+                        .required(true)
+                        .help("The record's number"),
+                )
+                .arg(
+                    Arg::new("delivered")
+                        .long("delivered")
+                        .action(ArgAction::SetTrue)
+                        .help("AWS has it"),
+                )
+                .arg(
+                    Arg::new("not-delivered")
+                        .long("not-delivered")
+                        .action(ArgAction::SetTrue)
+                        .help("AWS has it not: its quantity joins the open hour"),
+                )
+                .group(
+                    ArgGroup::new("decision")
+                        .args(["delivered", "not-delivered"])
+                        .required(true),
+                ),
+        );
     let install = Command::new("install")
         .about("Copy this binary to PATH, for images without a cp")
         .arg(
@@ -84,7 +121,7 @@ fn definition() -> Command {
         .about("The sidecar that proves entitlement on AWS Marketplace and holds the main container back until then")
         .version(env!("CARGO_PKG_VERSION"))
         .args(settings)
-        .subcommands([run, healthcheck, wait, verify, install])
+        .subcommands([run, healthcheck, wait, verify, usage, install])
 }
 
 fn dispatch(matches: &ArgMatches) -> Exit {
@@ -109,11 +146,25 @@ fn dispatch(matches: &ArgMatches) -> Exit {
             &sources,
             sub.get_one::<PathBuf>("file").map(PathBuf::as_path),
         ),
+        Some(("usage", sub)) => dispatch_usage(sub, &sources),
         Some(("install", sub)) => {
             command::install(sub.get_one::<PathBuf>("path").expect("it is required"))
         }
         Some((other, _)) => unreachable!("clap knows no command {other}"),
     }
+}
+
+fn dispatch_usage(matches: &ArgMatches, sources: &Sources) -> Exit {
+    if let Some(("resolve", sub)) = matches.subcommand() {
+        let id = sub.get_one::<String>("id").expect("it is required");
+        return command::resolve(sources, id, sub.get_flag("delivered"));
+    }
+    let format = match matches.get_one::<String>("format").map(String::as_str) {
+        Some("json") => command::Format::Json,
+        Some("csv") => command::Format::Csv,
+        _ => command::Format::Table,
+    };
+    command::usage(sources, format)
 }
 
 fn sources(matches: &ArgMatches) -> Result<Sources, ConfigErrors> {

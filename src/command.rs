@@ -3,6 +3,7 @@
 mod healthcheck;
 mod install;
 mod run;
+mod usage;
 mod verify;
 mod wait;
 
@@ -11,6 +12,7 @@ use std::fmt::Display;
 pub use healthcheck::healthcheck;
 pub use install::install;
 pub use run::run;
+pub use usage::{Format, resolve, usage};
 pub use verify::verify;
 pub use wait::wait;
 

@@ -5,6 +5,7 @@
 //! them is found together with all others and before anything starts.
 
 pub mod duration;
+pub mod metering;
 mod reader;
 pub mod settings;
 
@@ -19,6 +20,7 @@ use crate::entitlement::keys::{KeyFiles, PublicKeys};
 use crate::entitlement::nonce::Nonce;
 use crate::telemetry::{LogConfig, LogFormat};
 use crate::usage::{Dimension, ProductCode};
+use metering::MeteringConfig;
 use reader::{Read, Reader};
 use settings::{Given, Sources};
 
@@ -47,6 +49,8 @@ pub struct RunConfig {
     pub shutdown_grace: Duration,
     /// False when the sealed file switches `AWS_ENDPOINT_URL*` off.
     pub endpoint_override_allowed: bool,
+    /// The metering endpoint, and what becomes of usage.
+    pub metering: MeteringConfig,
     /// Filter and format.
     pub log: LogConfig,
 }
@@ -128,7 +132,7 @@ impl RunConfig {
         let check = read_check(&mut reader);
         let nonce = read_nonce(&mut reader);
         let status_file = read_path(&mut reader, "status-file", "/run/tollgate/status.json");
-        let state_dir = read_path(&mut reader, "state-dir", "/var/lib/tollgate");
+        let state_dir = read_state_dir(&mut reader);
         let health_listen = read_health_listen(&mut reader);
         let register_deadline = read_duration(&mut reader, "register-deadline", "30m");
         let on_denied = reader.or_default("on-denied", "exit", "exit or hold", |text| match text {
@@ -138,6 +142,7 @@ impl RunConfig {
         });
         let on_unavailable = read_on_unavailable(&mut reader);
         let shutdown_grace = read_duration(&mut reader, "shutdown-grace", "25s");
+        let metering = metering::read(&mut reader, sources);
         let log = read_log(&mut reader);
         reader.finish()?;
         let complete = || {
@@ -153,6 +158,7 @@ impl RunConfig {
                 on_unavailable: on_unavailable?,
                 shutdown_grace: shutdown_grace?,
                 endpoint_override_allowed: sources.endpoint_override_allowed,
+                metering: metering?,
                 log: log?,
             })
         };
@@ -197,6 +203,14 @@ pub fn health_address(sources: &Sources) -> Result<SocketAddr, ConfigErrors> {
         });
     }
     Ok(address)
+}
+
+/// The state folder, for commands that ask the running sidecar.
+pub fn state_dir(sources: &Sources) -> Result<PathBuf, ConfigErrors> {
+    let mut reader = Reader::new(sources);
+    let state_dir = read_state_dir(&mut reader);
+    reader.finish()?;
+    Ok(state_dir.expect("what can't be read has been noted, and `finish` has returned it"))
 }
 
 impl EntitlementCheck {
@@ -287,6 +301,10 @@ fn read_path(reader: &mut Reader<'_>, name: &'static str, default: &str) -> Read
     })
 }
 
+fn read_state_dir(reader: &mut Reader<'_>) -> Read<PathBuf> {
+    read_path(reader, "state-dir", "/var/lib/tollgate")
+}
+
 fn read_health_listen(reader: &mut Reader<'_>) -> Read<SocketAddr> {
     reader.or_default(
         "health-listen",
@@ -304,10 +322,19 @@ fn read_duration(reader: &mut Reader<'_>, name: &'static str, default: &str) -> 
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
+    match bounded_duration(text, DEADLINE_MAX)? {
+        Duration::ZERO => Err("it is zero".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// A duration up to `longest`, zero included.
+fn bounded_duration(text: &str, longest: Duration) -> Result<Duration, String> {
     match duration::parse(text) {
         None => Err("it is no duration".to_owned()),
-        Some(Duration::ZERO) => Err("it is zero".to_owned()),
-        Some(duration) if duration > DEADLINE_MAX => Err("it is longer than 720h".to_owned()),
+        Some(duration) if duration > longest => {
+            Err(format!("it is longer than {}h", longest.as_secs() / 3600))
+        }
         Some(duration) => Ok(duration),
     }
 }

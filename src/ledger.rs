@@ -36,6 +36,7 @@ pub use keys::{CallKey, KeyKind};
 pub use record::{Filter, Record, RecordState, Summary};
 pub use recovery::{Damage, Opened};
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -137,9 +138,7 @@ pub enum LedgerError {
         known: u32,
     },
     /// It belongs to another product.
-    #[error(
-        "the ledger is of product {found}, and tollgate is configured for {configured}; use another TOLLGATE_STATE_DIR"
-    )]
+    #[error("the ledger is of product {found}, and tollgate is configured for {configured}")]
     OtherProduct {
         /// The ledger's.
         found: ProductCode,
@@ -148,7 +147,7 @@ pub enum LedgerError {
     },
     /// Its hours are of another length.
     #[error(
-        "the ledger's periods have {found} ms, and TOLLGATE_METERING_PERIOD says {configured} ms; use another TOLLGATE_STATE_DIR"
+        "the ledger's hours have {found} ms, and TOLLGATE_METERING_PERIOD says {configured} ms"
     )]
     OtherPeriod {
         /// The ledger's.
@@ -170,6 +169,14 @@ pub enum ResolutionError {
     /// The ledger can't be written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("failed", &self.is_failed())
+            .finish_non_exhaustive()
+    }
 }
 
 struct Shared {

@@ -7,12 +7,16 @@
 //! | [`app`] | `tollgate run`: wiring in reading order |
 //! | [`entitlement`] | the gate: state machine, signature, grant, status file |
 //! | [`marketplace`] | AWS, behind a trait |
-//! | [`health`], [`listener`] | probes and status over HTTP |
-//! | [`ledger`] | the durable side of the core: journal, checkpoints, group commit |
+//! | [`api`], [`wire`] | the metering endpoint, and AWS JSON 1.1 |
+//! | [`ledger`] | the durable side of the core |
+//! | [`submitter`] | from the ledger to AWS and back |
+//! | [`control`] | `tollgate usage` and the running sidecar |
+//! | [`health`], [`metrics`], [`listener`] | probes and status over HTTP |
 //! | [`meter`] | the pure core: reports in, facts and submissions out |
 //! | [`usage`] | product codes, dimensions, quantities, tags, hours, ids |
-//! | [`clock`], [`backoff`], [`shutdown`], [`telemetry`], [`atomic_file`], [`exit`] | one concern each |
+//! | [`clock`], [`backoff`], [`shutdown`], [`telemetry`], [`atomic_file`], [`termination`], [`exit`] | one concern each |
 
+pub mod api;
 pub mod app;
 pub mod atomic_file;
 pub mod backoff;
@@ -20,6 +24,7 @@ pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod control;
 pub mod entitlement;
 pub mod exit;
 pub mod health;
@@ -27,6 +32,10 @@ pub mod ledger;
 pub mod listener;
 pub mod marketplace;
 pub mod meter;
+pub mod metrics;
 pub mod shutdown;
+pub mod submitter;
 pub mod telemetry;
+pub mod termination;
 pub mod usage;
+pub mod wire;

@@ -26,7 +26,7 @@ pub struct Drain {
 }
 
 /// Begins the drain.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DrainTrigger {
     begun: watch::Sender<bool>,
 }

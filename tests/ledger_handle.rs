@@ -271,10 +271,10 @@ async fn a_record_in_doubt_is_resolved_while_the_sidecar_runs() {
 }
 
 #[tokio::test]
-async fn a_ledger_in_use_of_another_product_or_another_period_is_refused() {
+async fn a_ledger_in_use_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let clock = clock();
-    let sidecar = start(directory.path(), &clock);
+    let _sidecar = start(directory.path(), &clock);
     let locked = start_with(directory.path(), &options(), clock.clone())
         .err()
         .unwrap();
@@ -284,28 +284,37 @@ async fn a_ledger_in_use_of_another_product_or_another_period_is_refused() {
             .contains("another tollgate uses the ledger"),
         "{locked}"
     );
+}
+
+#[tokio::test]
+async fn a_ledger_of_another_product_or_period_is_kept_aside_and_a_new_one_begins() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let sidecar = start(directory.path(), &clock);
+    sidecar.report("5", None).await.unwrap();
     drop(sidecar);
-    let other = Options {
+    let product = Options {
         product: "other".parse().unwrap(),
         ..options()
     };
-    let refused = start_with(directory.path(), &other, clock.clone())
-        .err()
-        .unwrap();
-    assert!(
-        matches!(refused, LedgerError::OtherProduct { .. }),
-        "{refused}"
-    );
-    let mut other = options();
-    other.rules.period = Period::from_millis(2000).unwrap();
-    let refused = start_with(directory.path(), &other, clock.clone())
-        .err()
-        .unwrap();
-    assert!(
-        matches!(refused, LedgerError::OtherPeriod { .. }),
-        "{refused}"
-    );
-    assert!(start_with(directory.path(), &options(), clock).is_ok());
+    let mut period = product.clone();
+    period.rules.period = Period::from_millis(2000).unwrap();
+    for other in [product, period] {
+        let sidecar = start_with(directory.path(), &other, clock.clone()).unwrap();
+        let aside = sidecar
+            .opened
+            .damaged
+            .clone()
+            .expect("it says what was there");
+        assert!(
+            directory
+                .path()
+                .join(&aside.moved_to)
+                .join("ledger.redb")
+                .exists()
+        );
+        assert_eq!(sidecar.ledger.summary().await.unwrap().open, 0);
+    }
 }
 
 #[tokio::test]

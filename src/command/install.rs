@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::atomic_file;
+use crate::atomic_file::{self, Durability};
 use crate::command::complain;
 use crate::exit::Exit;
 
@@ -43,5 +43,6 @@ fn copy(target: &Path) -> io::Result<()> {
     {
         fs::create_dir_all(folder)?;
     }
-    atomic_file::replace(target, &fs::read("/proc/self/exe")?, MODE)
+    let binary = fs::read("/proc/self/exe")?;
+    atomic_file::replace(target, &binary, MODE, Durability::Name)
 }

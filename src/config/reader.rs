@@ -82,12 +82,17 @@ impl<'a> Reader<'a> {
 
     /// Notes that `name` has to be given.
     pub(super) fn missing(&mut self, name: &'static str, expected: &str) -> Noted {
-        self.errors.push(ConfigError {
+        self.note(ConfigError {
             origin: format!("{} (or --{name})", variable(name)),
             value: None,
             problem: "it is required and not set".to_owned(),
             expected: expected.to_owned(),
-        });
+        })
+    }
+
+    /// Notes an error that is about more than one setting's value.
+    pub(super) fn note(&mut self, error: ConfigError) -> Noted {
+        self.errors.push(error);
         Noted
     }
 

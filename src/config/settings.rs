@@ -78,6 +78,46 @@ pub const SETTINGS: &[Setting] = &[
         "After the deadline: exit (75), or grace:DURATION [default: exit]",
     ),
     setting(
+        "listen",
+        "ADDR",
+        "Metering endpoint for the main container, loopback only [default: 127.0.0.1:8421]",
+    ),
+    setting(
+        "dimensions",
+        "NAME[:HOW],...",
+        "Dimensions allowed, and how reports within an hour combine: gb,users:max,seats:last,hosts:distinct [default: any, sum]",
+    ),
+    setting(
+        "on-metering-failure",
+        "ACTION",
+        "open, or closed:DURATION (2h at least): not ready while usage could not be delivered for so long [default: open]",
+    ),
+    setting(
+        "quitquitquit",
+        "SWITCH",
+        "on: POST /quitquitquit on the metering endpoint ends the sidecar as SIGTERM does [default: off]",
+    ),
+    setting(
+        "metering-period",
+        "DURATION",
+        "The metering hour; shorter only against a simulator on loopback [default: 1h]",
+    ),
+    setting(
+        "straggler-wait",
+        "DURATION",
+        "From an hour's end until its record is sealed [default: 60s]",
+    ),
+    setting(
+        "submit-jitter",
+        "DURATION",
+        "Over which a fleet's records are spread [default: 5m]",
+    ),
+    setting(
+        "zero-usage",
+        "WHAT",
+        "report: each of the dimensions gets a record of 0 for an hour without usage; or skip [default: skip]",
+    ),
+    setting(
         "shutdown-grace",
         "DURATION",
         "From SIGTERM to exit [default: 25s]",

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::nonce::{self, Binding, Nonce};
 use super::platform::Host;
 use super::signature::{self, Expected};
-use crate::atomic_file;
+use crate::atomic_file::{self, Durability};
 use crate::config::EntitlementCheck;
 use crate::usage::ProductCode;
 
@@ -112,7 +112,8 @@ impl Grant {
             grant: self.clone(),
             sha256: self.digest(),
         };
-        atomic_file::replace(&path(state_dir), &serde_json::to_vec_pretty(&kept)?, MODE)
+        let text = serde_json::to_vec_pretty(&kept)?;
+        atomic_file::replace(&path(state_dir), &text, MODE, Durability::Name)
     }
 
     /// The grant kept in `state_dir`; `None` when there is none.

@@ -16,10 +16,11 @@ use super::{Gate, Policy, Step, Verdict};
 use crate::clock::{self, Uptime};
 use crate::config::{EntitlementCheck, RunConfig};
 use crate::exit::Exit;
-use crate::marketplace::{
-    CallError, Marketplace, MeterZero, RegisterUsage, Registered, ServiceError,
-};
-use crate::usage::ProductCode;
+use crate::ledger::Ledger;
+use crate::marketplace::{CallError, Marketplace, RegisterUsage, Registered, ServiceError};
+use crate::meter::{Answer, Startup};
+use crate::submitter::Answered;
+use crate::usage::{Dimension, ProductCode};
 
 /// Everything the registration needs. The status that it publishes starts as pending.
 #[derive(Debug)]
@@ -34,7 +35,8 @@ pub struct Registrar<M> {
     uptime: Uptime,
     status: watch::Sender<Status>,
     failure: Option<Failure>,
-    start_record: Option<MeterZero>,
+    ledger: watch::Receiver<Option<Ledger>>,
+    answers: watch::Receiver<Option<Answered>>,
 }
 
 /// What stands in the way, in AWS's words and ours.
@@ -63,6 +65,8 @@ enum Outcome {
 
 /// How long a held refusal stands before AWS is asked again.
 pub const HOLD: Duration = Duration::from_mins(5);
+/// tollgate's own reason: the ledger stands in the way.
+const LEDGER: &str = "Ledger";
 
 impl<M: Marketplace> Registrar<M> {
     /// Prepares the registration of `config`'s product on `host`.
@@ -72,6 +76,8 @@ impl<M: Marketplace> Registrar<M> {
         host: Host,
         uptime: Uptime,
         status: watch::Sender<Status>,
+        ledger: watch::Receiver<Option<Ledger>>,
+        answers: watch::Receiver<Option<Answered>>,
     ) -> Self {
         Self {
             marketplace,
@@ -84,7 +90,8 @@ impl<M: Marketplace> Registrar<M> {
             uptime,
             status,
             failure: None,
-            start_record: None,
+            ledger,
+            answers,
         }
     }
 
@@ -207,16 +214,8 @@ impl<M: Marketplace> Registrar<M> {
         match &self.check {
             EntitlementCheck::RegisterUsage { keys, .. } => self.register(keys).await,
             EntitlementCheck::MeterUsage(dimension) => {
-                let request = self.start_record.get_or_insert_with(|| MeterZero {
-                    product_code: self.product_code.clone(),
-                    dimension: dimension.clone(),
-                    timestamp: clock::now(),
-                    client_token: uuid::Uuid::now_v7().to_string(),
-                });
-                match self.marketplace.meter_zero(request).await {
-                    Ok(()) => Outcome::Granted(None),
-                    Err(error) => outcome_of(error),
-                }
+                let dimension = dimension.clone();
+                self.start_record(&dimension).await
             }
             EntitlementCheck::None => Outcome::Granted(None),
         }
@@ -248,6 +247,38 @@ impl<M: Marketplace> Registrar<M> {
             }
         }
         refusal.expect("there is at least one key version")
+    }
+
+    /// The start-up record of a custom-metered product. The ledger makes it durable, sends and repeats it like any other;
+    /// here the next answer to it is awaited.
+    async fn start_record(&mut self, dimension: &Dimension) -> Outcome {
+        let ledger = match self.ledger.wait_for(Option::is_some).await {
+            Ok(ledger) => ledger.clone(),
+            Err(_) => None,
+        };
+        let Some(ledger) = ledger else {
+            return Outcome::Undecided(Failure::new(LEDGER, &"it is not open"));
+        };
+        self.answers.mark_unchanged();
+        match ledger.startup(dimension.clone()).await {
+            Ok(Startup::Done(_)) => Outcome::Granted(None),
+            Ok(Startup::HourTaken { until }) => {
+                let detail = format!(
+                    "this hour has a record already; the start-up record can be sent from {until} on"
+                );
+                Outcome::Undecided(Failure::new("HourTaken", &detail))
+            }
+            Ok(Startup::Pending(bucket)) => {
+                let answered = self
+                    .answers
+                    .wait_for(|answered| answered.as_ref().is_some_and(|a| a.bucket == bucket));
+                match answered.await.map(|answered| answered.clone()) {
+                    Ok(Some(answered)) => start_record_outcome(&answered.answer),
+                    Ok(None) | Err(_) => Outcome::Undecided(Failure::new(LEDGER, &"it is closed")),
+                }
+            }
+            Err(error) => Outcome::Undecided(Failure::new(LEDGER, &error)),
+        }
     }
 
     fn publish(&self, state: StateName, grant: Option<&Grant>) -> Result<(), StorageError> {
@@ -403,6 +434,30 @@ pub fn status_folder_error(path: &std::path::Path, source: std::io::Error) -> St
 
 const STATUS_FILE_ADVICE: &str =
     "TOLLGATE_STATUS_FILE must be on a volume with free space that this user may write";
+
+/// What AWS said of the start-up record in `bucket`, as far as it decides the entitlement.
+fn start_record_outcome(answer: &Answer) -> Outcome {
+    match answer {
+        Answer::Recorded { .. } | Answer::Duplicate => Outcome::Granted(None),
+        Answer::NotEntitled { message } => {
+            Outcome::Refused(Failure::new("CustomerNotEntitledException", message))
+        }
+        Answer::Refused { code, message } | Answer::Denied { code, message } => {
+            Outcome::Refused(Failure::new(code, message))
+        }
+        Answer::Throttled => Outcome::Undecided(Failure::new(
+            "ThrottlingException",
+            &"AWS asks for patience",
+        )),
+        Answer::OutOfBounds => Outcome::Undecided(Failure::new(
+            "TimestampOutOfBoundsException",
+            &"the record's hour is over",
+        )),
+        Answer::NotSent { why } | Answer::Doubtful { why } => {
+            Outcome::Undecided(Failure::new(UNREACHABLE, why))
+        }
+    }
+}
 
 fn names_key_version(error: &CallError) -> bool {
     matches!(error, CallError::Refused(ServiceError { code, .. })

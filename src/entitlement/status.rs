@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic_file;
+use crate::atomic_file::{self, Durability};
 
 /// The schema that this version writes and reads.
 pub const SCHEMA: &str = "tollgate.status/v1";
@@ -121,7 +121,14 @@ impl Status {
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        atomic_file::replace(path, &text, MODE)
+        // A first status is gone in a moment and needs no sync; one that decides something does.
+        let durability = match self.state {
+            StateName::Pending => Durability::Readers,
+            StateName::Entitled | StateName::Grace | StateName::Denied | StateName::Unavailable => {
+                Durability::Content
+            }
+        };
+        atomic_file::replace(path, &text, MODE, durability)
     }
 
     /// Reads the file at `path`.

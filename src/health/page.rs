@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::entitlement::status::Status;
+use crate::ledger::Summary;
 
 /// The page as HTML. No script, nothing from elsewhere.
-pub(super) fn render(status: &Status, ready: bool) -> String {
+pub(super) fn render(status: &Status, unready: Option<&str>, summary: Option<&Summary>) -> String {
     let mut rows = String::new();
     let mut row = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -14,7 +15,13 @@ pub(super) fn render(status: &Status, ready: bool) -> String {
         }
     };
     row("State", status.state.as_str());
-    row("Ready", if ready { "yes" } else { "no" });
+    row(
+        "Ready",
+        unready
+            .map(|why| format!("no: {why}"))
+            .as_deref()
+            .unwrap_or("yes"),
+    );
     row("Reason", status.reason.as_deref().unwrap_or_default());
     row("What to do", status.advice.as_deref().unwrap_or_default());
     row("Product code", &status.product_code);
@@ -31,6 +38,18 @@ pub(super) fn render(status: &Status, ready: bool) -> String {
     row("Identity", &status.identity);
     row("Platform", &status.platform);
     row("Version", &status.version);
+    if let Some(summary) = summary {
+        for (name, count) in [
+            ("Records open", summary.open),
+            ("Records on their way", summary.sealed),
+            ("Records billed", summary.settled),
+            ("Records rolled forward", summary.rolled_forward),
+            ("Records in doubt", summary.in_doubt),
+            ("Records rejected", summary.rejected),
+        ] {
+            row(name, &count.to_string());
+        }
+    }
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>tollgate: {state}</title><style>{STYLE}</style>\
         <h1>tollgate <small class=\"{state}\">{state}</small></h1><table>{rows}</table>\

@@ -67,14 +67,19 @@ pub(super) fn open(
     match recover(disk, options, now) {
         Ok(Some(recovered)) => Ok(recovered),
         Ok(None) => create(disk, options, now, None),
-        Err(error) => match describe_damage(&error) {
-            Some(why) => {
-                tracing::error!(%why, "the ledger is damaged; it is moved aside, and a new one begins");
-                let moved_to = set_aside(&**disk, now)?;
-                create(disk, options, now, Some(Damage { moved_to, why }))
-            }
-            None => Err(into_ledger_error(error)),
-        },
+        Err(error) => {
+            let (prefix, why) = match &error {
+                RecoveryError::Ledger(
+                    other @ (LedgerError::OtherProduct { .. } | LedgerError::OtherPeriod { .. }),
+                ) => (OTHER_PREFIX, other.to_string()),
+                _ => match describe_damage(&error) {
+                    Some(why) => (DAMAGED_PREFIX, why),
+                    None => return Err(into_ledger_error(error)),
+                },
+            };
+            let moved_to = set_aside(&**disk, prefix, now)?;
+            create(disk, options, now, Some(Damage { moved_to, why }))
+        }
     }
 }
 
@@ -182,10 +187,11 @@ fn create(
         segments: (journal.active(), journal.active()),
         root: core.state().root().clone(),
     };
-    let store = Store::open(&**disk, STORE_NAME_NEW).map_err(LedgerError::from)?;
+    let store = Store::create(&**disk, STORE_NAME_NEW).map_err(LedgerError::from)?;
     store
         .checkpoint(&meta, core.state())
         .map_err(LedgerError::from)?;
+    store.publish().map_err(LedgerError::Io)?;
     core.state_mut().checkpointed();
     disk.rename(STORE_NAME_NEW, STORE_NAME)
         .map_err(LedgerError::Io)?;
@@ -207,9 +213,9 @@ fn create(
 
 /// Moves everything that makes a ledger into a directory of its own. Whatever part of it is done when the process ends, the
 /// rest is damaged too, and follows at the next start.
-fn set_aside(disk: &dyn Disk, now: Moment) -> Result<String, LedgerError> {
+fn set_aside(disk: &dyn Disk, prefix: &str, now: Moment) -> Result<String, LedgerError> {
     let names = disk.list().map_err(LedgerError::Io)?;
-    let stem = format!("{DAMAGED_PREFIX}{}", now.as_millis());
+    let stem = format!("{prefix}{}", now.as_millis());
     let mut directory = stem.clone();
     for attempt in 1..DAMAGED_MAX {
         if !names.contains(&directory) {
@@ -286,5 +292,7 @@ const FORMAT: u32 = 1;
 const STORE_NAME: &str = "ledger.redb";
 const STORE_NAME_NEW: &str = "ledger.new";
 const DAMAGED_PREFIX: &str = "damaged-";
+/// A ledger of another product, or with hours of another length.
+const OTHER_PREFIX: &str = "other-";
 /// Directories of one millisecond.
 const DAMAGED_MAX: u32 = 1000;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{
     Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
@@ -19,6 +20,8 @@ use crate::usage::{BucketId, Period, ProductCode, RecordIdSecret};
 /// The database.
 pub(super) struct Store {
     db: Database,
+    file: Arc<dyn DiskFile>,
+    unpublished: Arc<AtomicBool>,
 }
 
 /// What a checkpoint notes beside the state.
@@ -46,14 +49,36 @@ pub(super) enum StoreError {
 
 impl Store {
     pub(super) fn open(disk: &dyn Disk, name: &str) -> Result<Self, StoreError> {
+        Self::open_with(disk, name, false)
+    }
+
+    /// A database that nobody relies on before [`Store::publish`]: until then nothing is synced.
+    pub(super) fn create(disk: &dyn Disk, name: &str) -> Result<Self, StoreError> {
+        Self::open_with(disk, name, true)
+    }
+
+    /// Makes everything written so far durable, and every later commit as it happens.
+    pub(super) fn publish(&self) -> io::Result<()> {
+        self.unpublished.store(false, Ordering::Release);
+        self.file.sync()
+    }
+
+    fn open_with(disk: &dyn Disk, name: &str, unpublished: bool) -> Result<Self, StoreError> {
+        let unpublished = Arc::new(AtomicBool::new(unpublished));
         let file = disk.open(name).map_err(StoreError::Io)?;
         rewrite(&*file).map_err(StoreError::Io)?;
         let mut builder = Builder::new();
         builder
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(true);
+        let backend = Backend {
+            file: file.clone(),
+            unpublished: unpublished.clone(),
+        };
         Ok(Self {
-            db: builder.create_with_backend(Backend(file))?,
+            db: builder.create_with_backend(backend)?,
+            file,
+            unpublished,
         })
     }
 
@@ -190,33 +215,40 @@ fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError
 }
 
 /// redb on the seam.
-struct Backend(Arc<dyn DiskFile>);
+struct Backend {
+    file: Arc<dyn DiskFile>,
+    /// Syncs are left to [`Store::publish`].
+    unpublished: Arc<AtomicBool>,
+}
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.file.fmt(f)
     }
 }
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.size()
+        self.file.size()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(out, offset)
+        self.file.read_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        if self.unpublished.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.file.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(data, offset)
+        self.file.write_at(data, offset)
     }
 }
 

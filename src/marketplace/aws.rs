@@ -17,11 +17,13 @@ use aws_sdk_marketplacemetering::config::StalledStreamProtectionConfig;
 use aws_sdk_marketplacemetering::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_marketplacemetering::primitives::DateTime;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use super::transport::CaBundleError;
 use super::transport::Transport;
-use super::{CallError, Marketplace, MeterZero, RegisterUsage, Registered, ServiceError};
+use super::{CallError, Marketplace, RegisterUsage, Registered, ServiceError};
 
 /// A client of the service in one region.
 #[derive(Clone, Debug)]
@@ -123,18 +125,29 @@ impl Marketplace for Aws {
         })
     }
 
-    async fn meter_zero(&self, request: &MeterZero) -> Result<(), CallError> {
-        self.client
+    async fn meter_usage(&self, body: Bytes) -> Result<String, CallError> {
+        let answer = self
+            .client
             .meter_usage()
-            .product_code(request.product_code.as_str())
-            .usage_dimension(request.dimension.as_str())
-            .usage_quantity(0)
-            .timestamp(DateTime::from_secs(request.timestamp.as_second()))
-            .client_token(&request.client_token)
+            // The SDK wants these; what is sent is the body below.
+            .product_code("-")
+            .usage_dimension("-")
+            .timestamp(DateTime::from_secs(0))
+            .client_token("-")
+            .customize()
+            .mutate_request(move |request| {
+                request
+                    .headers_mut()
+                    .insert("content-length", body.len().to_string());
+                *request.body_mut() = SdkBody::from(body.clone());
+            })
             .send()
             .await
             .map_err(|error| classify(&error))?;
-        Ok(())
+        answer
+            .metering_record_id()
+            .map(str::to_owned)
+            .ok_or_else(|| CallError::Lost("the answer carries no MeteringRecordId".to_owned()))
     }
 }
 

@@ -57,6 +57,7 @@ impl Pod {
             .with("TOLLGATE_STATE_DIR", &state.display().to_string())
             .with("TOLLGATE_STATUS_FILE", &status.display().to_string())
             .with("TOLLGATE_HEALTH_LISTEN", &health.to_string())
+            .with("TOLLGATE_LISTEN", &free_address().to_string())
             .with("AWS_EC2_METADATA_DISABLED", "true")
     }
 

@@ -1,0 +1,253 @@
+//! `/v1`: plain JSON for programs without an AWS SDK.
+
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use serde::Deserialize;
+use serde_json::{Number, Value, json};
+
+use super::respond;
+use crate::ledger::{Record, RecordState};
+use crate::meter::{Amount, Report};
+use crate::usage::{
+    Allocation, Allocations, Dimension, Moment, Quantity, RecordId, Tag, TagSet, UsageKey,
+};
+use crate::wire::ApiError;
+
+/// The media type of `/v1`.
+pub(super) const CONTENT_TYPE: &str = "application/json";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportMembers {
+    dimension: String,
+    quantity: Option<Value>,
+    key: Option<String>,
+    timestamp: Option<Value>,
+    allocations: Option<Vec<AllocationMembers>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllocationMembers {
+    quantity: Value,
+    tags: Option<std::collections::BTreeMap<String, String>>,
+}
+
+/// Reads the body of POST /v1/usage. Quantities are numbers or decimal texts, timestamps RFC 3339 or seconds since 1970.
+pub(super) fn parse_report(body: &[u8]) -> Result<Report, ApiError> {
+    let members: ReportMembers = serde_json::from_slice(body).map_err(|error| {
+        let message = format!(
+            "the body is not {{\"dimension\",\"quantity\"|\"key\"[,\"timestamp\",\"allocations\"]}}: {error}"
+        );
+        ApiError::new("SerializationException", message)
+    })?;
+    let dimension = Dimension::parse(&members.dimension)
+        .map_err(|error| ApiError::validation(format!("dimension can't be used: {error}")))?;
+    let amount = match (members.quantity, members.key) {
+        (Some(quantity), None) => {
+            let quantity = read_quantity(&quantity)?;
+            let allocations = read_allocations(members.allocations, quantity)?;
+            Amount::Quantity {
+                quantity,
+                allocations,
+            }
+        }
+        (None, Some(key)) if members.allocations.is_none() => Amount::Key(
+            UsageKey::new(&key).map_err(|error| ApiError::validation(error.to_string()))?,
+        ),
+        (None, Some(_)) => {
+            return Err(ApiError::validation(
+                "allocations divide a quantity, and a key has none",
+            ));
+        }
+        _ => return Err(ApiError::validation("give either quantity or key")),
+    };
+    let at = members.timestamp.as_ref().map(read_timestamp).transpose()?;
+    Ok(Report {
+        dimension,
+        amount,
+        at,
+    })
+}
+
+/// The answer to GET /v1/usage/ID.
+pub(super) fn record(id: RecordId, record: &Record) -> Response<Full<Bytes>> {
+    let aws_record_id = match &record.state {
+        RecordState::Settled { aws_id, .. } => aws_id.as_deref(),
+        RecordState::Open
+        | RecordState::Sealed
+        | RecordState::RolledForward { .. }
+        | RecordState::InDoubt { .. }
+        | RecordState::Rejected { .. } => None,
+    };
+    let body = json!({
+        "id": id.to_string(),
+        "state": record.state.name(),
+        "dimension": record.dimension.as_str(),
+        "hour": record.hour.to_string(),
+        "quantity": record.quantity(),
+        "aws_record_id": aws_record_id,
+        "problem": record.problem,
+    });
+    respond(StatusCode::OK, CONTENT_TYPE, body.to_string())
+}
+
+/// An error outside AWS's protocol.
+pub(super) fn error(error: &ApiError) -> Response<Full<Bytes>> {
+    let body = json!({"error": {"code": error.name, "message": error.message}});
+    respond(error.status, CONTENT_TYPE, body.to_string())
+}
+
+fn read_quantity(value: &Value) -> Result<Quantity, ApiError> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => decimal_text(number)?,
+        _ => {
+            return Err(ApiError::validation(
+                "quantity is neither a number nor a decimal text",
+            ));
+        }
+    };
+    text.parse()
+        .map_err(|error| ApiError::validation(format!("quantity: {error}")))
+}
+
+/// A JSON number is a binary fraction here; past fifteen digits it is no longer the one that was written.
+fn decimal_text(number: &Number) -> Result<String, ApiError> {
+    const EXACT_BELOW: f64 = 1e9;
+    if number.is_u64() || number.is_i64() {
+        return Ok(number.to_string());
+    }
+    match number.as_f64() {
+        Some(value) if (0.0..EXACT_BELOW).contains(&value) => {
+            let text = format!("{value:.6}");
+            let exact = text
+                .parse::<f64>()
+                .is_ok_and(|rounded| rounded.to_bits() == value.to_bits());
+            if exact {
+                return Ok(text);
+            }
+            Err(ApiError::validation(
+                "quantity has more than six decimals; give it as a text, as in \"0.25\"",
+            ))
+        }
+        _ => Err(ApiError::validation(
+            "quantity is negative, or too large for a JSON number with decimals; give it as a text",
+        )),
+    }
+}
+
+fn read_timestamp(value: &Value) -> Result<Moment, ApiError> {
+    let invalid = || ApiError::validation("timestamp is neither RFC 3339 nor seconds since 1970");
+    match value {
+        Value::String(text) => text
+            .parse::<jiff::Timestamp>()
+            .map(Moment::from)
+            .map_err(|_| invalid()),
+        Value::Number(seconds) => crate::wire::read_timestamp(seconds).map_err(|_| invalid()),
+        _ => Err(invalid()),
+    }
+}
+
+fn read_allocations(
+    parts: Option<Vec<AllocationMembers>>,
+    quantity: Quantity,
+) -> Result<Allocations, ApiError> {
+    let parts = parts.unwrap_or_default();
+    let parts = parts
+        .into_iter()
+        .map(|part| {
+            Ok(Allocation {
+                quantity: read_quantity(&part.quantity)?,
+                tags: read_tags(part.tags)?,
+            })
+        })
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    Ok(Allocations::new(quantity, parts)?)
+}
+
+fn read_tags(
+    tags: Option<std::collections::BTreeMap<String, String>>,
+) -> Result<Option<TagSet>, ApiError> {
+    let Some(tags) = tags else { return Ok(None) };
+    let tags = tags
+        .iter()
+        .map(|(key, value)| Ok(Tag::new(key, value)?))
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    Ok(Some(TagSet::new(tags)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quantity(text: &str) -> Result<String, &'static str> {
+        let body = format!("{{\"dimension\":\"gb\",\"quantity\":{text}}}");
+        match parse_report(body.as_bytes())
+            .map_err(|error| error.name)?
+            .amount
+        {
+            Amount::Quantity { quantity, .. } => Ok(quantity.to_string()),
+            Amount::Key(_) => panic!("it is a quantity"),
+        }
+    }
+
+    #[test]
+    fn numbers_and_decimal_texts_are_quantities() {
+        for (given, read) in [
+            ("3", "3"),
+            ("0.25", "0.25"),
+            ("\"0.000001\"", "0.000001"),
+            ("1.0", "1"),
+            ("0.1", "0.1"),
+            ("9999999999", "9999999999"),
+        ] {
+            assert_eq!(quantity(given).as_deref(), Ok(read));
+        }
+        for given in [
+            "-1",
+            "-0.5",
+            "1e10",
+            "0.0000001",
+            "\"1e3\"",
+            "true",
+            "null",
+            "[]",
+            "99999999999",
+            "\"\"",
+        ] {
+            assert_eq!(quantity(given), Err("ValidationException"), "{given}");
+        }
+        assert_eq!(quantity("NaN"), Err("SerializationException"));
+    }
+
+    #[test]
+    fn a_key_or_a_quantity_but_not_both() {
+        let parse = |body: &str| parse_report(body.as_bytes()).map_err(|error| error.name);
+        assert!(parse(r#"{"dimension":"hosts","key":"host-1"}"#).is_ok());
+        for body in [
+            r#"{"dimension":"hosts"}"#,
+            r#"{"dimension":"hosts","key":"a","quantity":1}"#,
+            r#"{"dimension":"hosts","key":""}"#,
+            r#"{"dimension":"","quantity":1}"#,
+            r#"{"dimension":"gb","quantity":1,"timestamp":"yesterday"}"#,
+            r#"{"dimension":"hosts","key":"a","allocations":[]}"#,
+        ] {
+            assert_eq!(parse(body), Err("ValidationException"), "{body}");
+        }
+        assert_eq!(
+            parse(r#"{"dimension":"gb","quantity":1,"unknown":1}"#),
+            Err("SerializationException")
+        );
+    }
+
+    #[test]
+    fn timestamps_are_rfc_3339_or_seconds() {
+        for timestamp in ["\"2026-11-24T10:00:00.5Z\"", "1795514400.5"] {
+            let body = format!("{{\"dimension\":\"gb\",\"quantity\":1,\"timestamp\":{timestamp}}}");
+            let report = parse_report(body.as_bytes()).unwrap();
+            assert_eq!(report.at.unwrap().as_millis(), 1_795_514_400_500);
+        }
+    }
+}

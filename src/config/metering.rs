@@ -1,0 +1,197 @@
+//! The settings of the metering endpoint and of what becomes of usage.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::reader::{Read, Reader};
+use super::settings::Sources;
+use super::{ConfigError, bounded_duration, positive_duration};
+use crate::meter::{Combine, Rules};
+use crate::usage::{Dimension, Period};
+
+/// What `tollgate run` needs to know about metering.
+#[derive(Clone, Debug)]
+pub struct MeteringConfig {
+    /// The metering endpoint; loopback.
+    pub listen: SocketAddr,
+    /// What the core goes by.
+    pub rules: Rules,
+    /// What usage that can't be delivered leads to.
+    pub on_failure: OnMeteringFailure,
+    /// Whether `POST /quitquitquit` ends the sidecar.
+    pub quitquitquit: bool,
+}
+
+/// What usage that can't be delivered leads to (`TOLLGATE_ON_METERING_FAILURE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMeteringFailure {
+    /// Nothing: it is kept, logged and shown.
+    Open,
+    /// Not ready once the oldest undelivered usage has waited for so long.
+    Closed(Duration),
+}
+
+/// AWS advises not to fail closed before.
+const CLOSED_MIN: Duration = Duration::from_hours(2);
+const WAIT_MAX: Duration = Duration::from_hours(1);
+const DIMENSIONS_EXPECTED: &str = "names with how reports within an hour combine: gb,users:max,seats:last,hosts:distinct (without suffix: sum)";
+const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_MARKETPLACE_METERING", "AWS_ENDPOINT_URL"];
+
+/// Reads the settings of this file.
+pub(super) fn read(reader: &mut Reader<'_>, sources: &Sources) -> Read<MeteringConfig> {
+    let listen = read_listen(reader, sources);
+    let dimensions = reader.optional("dimensions", DIMENSIONS_EXPECTED, parse_dimensions);
+    let on_failure = read_on_failure(reader);
+    let quitquitquit = reader.or_default("quitquitquit", "off", "on or off", |text| match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is neither".to_owned()),
+    });
+    let period = read_period(reader, sources);
+    let straggler_wait_ms = read_wait(reader, "straggler-wait", "60s");
+    let submit_jitter_ms = read_wait(reader, "submit-jitter", "5m");
+    let zero_usage = reader.or_default("zero-usage", "skip", "skip or report", |text| match text {
+        "skip" => Ok(false),
+        "report" => Ok(true),
+        _ => Err("it is neither".to_owned()),
+    });
+    if let (Ok(None), Ok(true)) = (&dimensions, &zero_usage) {
+        return Err(reader.missing(
+            "dimensions",
+            "the dimensions that TOLLGATE_ZERO_USAGE=report is to report",
+        ));
+    }
+    Ok(MeteringConfig {
+        listen: listen?,
+        rules: Rules {
+            period: period?,
+            straggler_wait_ms: straggler_wait_ms?,
+            submit_jitter_ms: submit_jitter_ms?,
+            dimensions: dimensions?,
+            zero_usage: zero_usage?,
+        },
+        on_failure: on_failure?,
+        quitquitquit: quitquitquit?,
+    })
+}
+
+fn read_listen(reader: &mut Reader<'_>, sources: &Sources) -> Read<SocketAddr> {
+    let listen: SocketAddr = reader.or_default(
+        "listen",
+        "127.0.0.1:8421",
+        "a loopback address and a port: 127.0.0.1:8421 or [::1]:8421",
+        |text| match text.parse::<SocketAddr>() {
+            Err(_) => Err("it is no socket address".to_owned()),
+            Ok(address) if !address.ip().is_loopback() => {
+                Err("it can be reached from other hosts, and anybody there could meter".to_owned())
+            }
+            Ok(address) => Ok(address),
+        },
+    )?;
+    match endpoint(sources) {
+        Some((name, url)) if is_loopback(url) && port(url) == Some(listen.port()) => Err(reader.note(ConfigError {
+            origin: name.to_owned(),
+            value: Some(url.to_owned()),
+            problem: "it leads to this sidecar's own metering endpoint, and nothing would ever reach AWS".to_owned(),
+            expected: "set this variable on the main container alone".to_owned(),
+        })),
+        _ => Ok(listen),
+    }
+}
+
+fn parse_dimensions(text: &str) -> Result<BTreeMap<Dimension, Combine>, String> {
+    let mut dimensions = BTreeMap::new();
+    for entry in text.split(',') {
+        let entry = entry.trim();
+        let (name, combine) = match entry.rsplit_once(':') {
+            Some((name, "sum")) => (name, Combine::Sum),
+            Some((name, "max")) => (name, Combine::Max),
+            Some((name, "last")) => (name, Combine::Last),
+            Some((name, "distinct")) => (name, Combine::Distinct),
+            Some((_, suffix)) => {
+                return Err(format!("{suffix:?} is none of sum, max, last and distinct"));
+            }
+            None => (entry, Combine::Sum),
+        };
+        let dimension = Dimension::parse(name)
+            .map_err(|error| format!("{name:?} can't be a dimension: {error}"))?;
+        if dimensions.insert(dimension, combine).is_some() {
+            return Err(format!("{name:?} stands twice"));
+        }
+    }
+    Ok(dimensions)
+}
+
+fn read_on_failure(reader: &mut Reader<'_>) -> Read<OnMeteringFailure> {
+    reader.or_default(
+        "on-metering-failure",
+        "open",
+        "open, or closed:DURATION with 2h at least",
+        |text| match text.split_once(':') {
+            None if text == "open" => Ok(OnMeteringFailure::Open),
+            Some(("closed", length)) => match positive_duration(length)? {
+                length if length < CLOSED_MIN => {
+                    Err("AWS advises not to fail closed before two hours".to_owned())
+                }
+                length => Ok(OnMeteringFailure::Closed(length)),
+            },
+            _ => Err("it is neither".to_owned()),
+        },
+    )
+}
+
+/// A shortened hour would be nonsense to AWS, so the real service never sees one.
+fn read_period(reader: &mut Reader<'_>, sources: &Sources) -> Read<Period> {
+    let simulated = endpoint(sources).is_some_and(|(_, url)| is_loopback(url));
+    reader.or_default(
+        "metering-period",
+        "1h",
+        "1h; shorter only while AWS_ENDPOINT_URL_MARKETPLACE_METERING is a loopback address",
+        |text| {
+            let period = positive_duration(text)?;
+            let millis = i64::try_from(period.as_millis()).map_err(|error| error.to_string())?;
+            match Period::from_millis(millis) {
+                None => Err("it is longer than an hour".to_owned()),
+                Some(period) if period != Period::HOUR && !simulated => Err(
+                    "AWS meters by the hour, and the endpoint is not a loopback address".to_owned(),
+                ),
+                Some(period) => Ok(period),
+            }
+        },
+    )
+}
+
+fn read_wait(reader: &mut Reader<'_>, name: &'static str, default: &str) -> Read<i64> {
+    let wait = reader.or_default(name, default, super::duration::EXPECTED, |text| {
+        bounded_duration(text, WAIT_MAX)
+    })?;
+    Ok(i64::try_from(wait.as_millis()).expect("an hour of milliseconds fits"))
+}
+
+/// The AWS endpoint that takes the place of the real one, and the variable that says so.
+fn endpoint(sources: &Sources) -> Option<(&'static str, &str)> {
+    if !sources.endpoint_override_allowed {
+        return None;
+    }
+    ENDPOINT_VARIABLES
+        .into_iter()
+        .filter_map(|name| Some((name, sources.environment.get(name)?.as_str())))
+        .find(|(_, url)| !url.is_empty())
+}
+
+fn is_loopback(url: &str) -> bool {
+    let uri: http::Uri = url.parse().unwrap_or_default();
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<IpAddr>()
+        .map_or(host == "localhost", |address| address.is_loopback())
+}
+
+fn port(url: &str) -> Option<u16> {
+    let uri: http::Uri = url.parse().ok()?;
+    uri.port_u16().or(match uri.scheme_str() {
+        Some("https") => Some(443),
+        _ => Some(80),
+    })
+}
