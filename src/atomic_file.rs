@@ -1,6 +1,6 @@
 //! Files that a reader or a crash never sees half-written.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,8 @@ use std::path::{Path, PathBuf};
 pub enum Durability {
     /// None: a reader sees the old content or the new, and that is all.
     Readers,
-    /// The content: whichever name survives, the file is whole.
+    /// The content: after a power cut there is the old file or the new, and it is whole.
     Content,
-    /// The content under its name.
-    Name,
 }
 
 /// Replaces `path` by `content`: a temporary file in the same folder is written and renamed over `path`. `mode` are the
@@ -26,11 +24,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -
         // The original error is the one to report; a left-over temporary file is overwritten next time.
         let _ = fs::remove_file(&temporary);
     }
-    written?;
-    match durability {
-        Durability::Readers | Durability::Content => Ok(()),
-        Durability::Name => sync_folder(path),
-    }
+    written
 }
 
 fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
@@ -44,7 +38,7 @@ fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::
     file.write_all(content)?;
     match durability {
         Durability::Readers => Ok(()),
-        Durability::Content | Durability::Name => file.sync_all(),
+        Durability::Content => file.sync_all(),
     }
 }
 
@@ -53,12 +47,4 @@ fn temporary_beside(path: &Path) -> PathBuf {
     name.push(path.file_name().unwrap_or_default());
     name.push(".tmp");
     path.with_file_name(name)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
 }

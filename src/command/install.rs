@@ -44,5 +44,5 @@ fn copy(target: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let binary = fs::read("/proc/self/exe")?;
-    atomic_file::replace(target, &binary, MODE, Durability::Name)
+    atomic_file::replace(target, &binary, MODE, Durability::Content)
 }

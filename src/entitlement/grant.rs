@@ -106,14 +106,14 @@ impl Grant {
         }
     }
 
-    /// Keeps the grant in `state_dir`, durably.
+    /// Keeps the grant in `state_dir`. A power cut may bring the one from before back, which costs one more call.
     pub fn keep(&self, state_dir: &Path) -> io::Result<()> {
         let kept = Kept {
             grant: self.clone(),
             sha256: self.digest(),
         };
         let text = serde_json::to_vec_pretty(&kept)?;
-        atomic_file::replace(&path(state_dir), &text, MODE, Durability::Name)
+        atomic_file::replace(&path(state_dir), &text, MODE, Durability::Content)
     }
 
     /// The grant kept in `state_dir`; `None` when there is none.

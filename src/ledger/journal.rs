@@ -71,7 +71,7 @@ pub(super) struct Replayed<'a> {
 }
 
 impl Journal {
-    /// Starts a journal whose first block is number `sequence`.
+    /// Starts a journal whose first block is number `sequence`. Its content is durable, its name only after [`Disk::sync`].
     pub(super) fn create(
         disk: Arc<dyn Disk>,
         segment_bytes: usize,
@@ -281,6 +281,7 @@ impl Journal {
             self.active() + 1,
             self.sequence + 1,
         )?;
+        self.disk.sync()?;
         self.write(&mut Draft::new())?;
         self.file = next.file.clone();
         self.salt = next.salt.clone();
@@ -319,7 +320,6 @@ impl Segment {
         file.write_at(&header(number, first_sequence, salt), 0)?;
         file.write_at(&ZEROS[..growth(segment_bytes)], SECTOR_BYTES as u64)?;
         file.sync()?;
-        disk.sync()?;
         Ok(Self {
             number,
             first_sequence,

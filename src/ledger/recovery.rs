@@ -88,9 +88,14 @@ fn recover(
     options: &Options,
     now: Moment,
 ) -> Result<Option<Recovered>, RecoveryError> {
-    // Names that an earlier process made, and could not sync, are made durable before anything relies on them.
-    disk.sync().map_err(LedgerError::Io)?;
     let names = disk.list().map_err(LedgerError::Io)?;
+    if names
+        .iter()
+        .any(|name| name == STORE_NAME || journal::is_segment(name))
+    {
+        // Names that an earlier process made, and could not sync, are made durable before anything relies on them.
+        disk.sync().map_err(LedgerError::Io)?;
+    }
     if !names.iter().any(|name| name == STORE_NAME) {
         let written = journal::has_blocks(&**disk, &names).map_err(LedgerError::Io)?;
         return if written {
