@@ -2,14 +2,17 @@
 //!
 //! | route | what |
 //! |---|---|
-//! | POST / with X-Amz-Target: AWSMPMeteringService.MeterUsage | MeterUsage, AWS JSON 1.1, for any AWS SDK |
+//! | POST / with X-Amz-Target: AWSMPMeteringService.OPERATION | MeterUsage, BatchMeterUsage, ResolveCustomer, RegisterUsage: AWS JSON 1.1, for any AWS SDK |
 //! | POST /v1/usage | the same for programs without an SDK: `{"dimension","quantity"\|"key"[,"timestamp","allocations"]}`, `Idempotency-Key` |
 //! | GET /v1/usage/ID | how far the usage of that report is |
+//! | POST /v1/entitlement/challenge | a fresh RegisterUsage with the app's `{"nonce"}`, for an app that checks its sidecar |
 //! | POST /quitquitquit | ends the sidecar as SIGTERM does, where `TOLLGATE_QUITQUITQUIT` is on |
 //!
 //! A report is answered with 200 after the ledger's commit, never before. Requests that a web page or a proxy may have sent
 //! (a Host that is not this host's, X-Forwarded-For) are refused.
 
+mod aws;
+mod challenge;
 mod json;
 
 use std::net::IpAddr;
@@ -24,13 +27,16 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use tokio::time::Instant;
 
-use crate::ledger::{CallKey, KeyKind, Ledger, ReportError};
+use challenge::Limiter;
+
+use crate::entitlement::keys::KeyRing;
+use crate::ledger::{CallKey, KeyKind, Ledger};
 use crate::listener::Bounds;
-use crate::marketplace::{CallError, Marketplace};
+use crate::marketplace::Marketplace;
 use crate::meter::Report;
 use crate::shutdown::DrainTrigger;
 use crate::usage::{ProductCode, RecordId};
-use crate::wire::{self, ApiError, MeterUsage};
+use crate::wire::{self, ApiError};
 
 /// What requests are answered from. Cheap to clone.
 #[derive(Debug)]
@@ -38,12 +44,32 @@ pub struct Api<M> {
     shared: Arc<Shared<M>>,
 }
 
+/// What an endpoint is made of.
+#[derive(Debug)]
+pub struct Setup<M> {
+    /// Where usage goes.
+    pub ledger: Ledger,
+    /// What is metered.
+    pub product: ProductCode,
+    /// What is not for the ledger goes to AWS.
+    pub marketplace: M,
+    /// `TOLLGATE_SAAS_MODE=passthrough`: BatchMeterUsage too.
+    pub passthrough: bool,
+    /// What RegisterUsage's answers are verified with; none where the product has no RegisterUsage.
+    pub keys: Option<KeyRing>,
+    /// What `POST /quitquitquit` triggers, where it is on.
+    pub quit: Option<DrainTrigger>,
+}
+
 #[derive(Debug)]
 struct Shared<M> {
     ledger: Ledger,
     product: ProductCode,
     marketplace: M,
+    passthrough: bool,
+    keys: Option<KeyRing>,
     quit: Option<DrainTrigger>,
+    limiter: Limiter,
     began: Instant,
     /// Milliseconds from `began` to the last report; 0 is none.
     last_report_ms: AtomicU64,
@@ -71,7 +97,6 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSE_POLL: Duration = Duration::from_millis(5);
-const TARGET_PREFIX: &str = "AWSMPMeteringService.";
 const INVOCATION_ID: HeaderName = HeaderName::from_static("amz-sdk-invocation-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const FORWARDING: [HeaderName; 2] = [
@@ -88,18 +113,24 @@ impl<M> Clone for Api<M> {
 }
 
 impl<M: Marketplace + Clone> Api<M> {
-    /// The endpoint of `product` over `ledger`; dry runs go through `marketplace`.
-    pub fn new(
-        ledger: Ledger,
-        product: ProductCode,
-        marketplace: M,
-        quit: Option<DrainTrigger>,
-    ) -> Self {
+    /// An endpoint as `setup` says.
+    pub fn new(setup: Setup<M>) -> Self {
+        let Setup {
+            ledger,
+            product,
+            marketplace,
+            passthrough,
+            keys,
+            quit,
+        } = setup;
         let shared = Shared {
             ledger,
             product,
             marketplace,
+            passthrough,
+            keys,
             quit,
+            limiter: Limiter::new(Instant::now()),
             began: Instant::now(),
             last_report_ms: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
@@ -158,82 +189,22 @@ impl<M: Marketplace + Clone> Api<M> {
             (&Method::GET, _) if path.starts_with("/v1/usage/") => {
                 self.find(&path["/v1/usage/".len()..]).await
             }
+            (&Method::POST, "/v1/entitlement/challenge") => {
+                self.challenge(&collect(body).await?).await
+            }
             (&Method::POST, "/quitquitquit") => self.quit(),
-            (_, "/" | "/v1/usage" | "/quitquitquit") => Err(ApiError {
-                status: StatusCode::METHOD_NOT_ALLOWED,
-                ..ApiError::validation("only POST is served here")
-            }),
+            (_, "/" | "/v1/usage" | "/v1/entitlement/challenge" | "/quitquitquit") => {
+                Err(ApiError {
+                    status: StatusCode::METHOD_NOT_ALLOWED,
+                    ..ApiError::validation("only POST is served here")
+                })
+            }
             _ => Err(ApiError {
                 status: StatusCode::NOT_FOUND,
                 ..ApiError::validation(
-                    "there are POST /, POST /v1/usage, GET /v1/usage/ID and POST /quitquitquit",
+                    "there are POST /, POST /v1/usage, GET /v1/usage/ID, POST /v1/entitlement/challenge and POST /quitquitquit",
                 )
             }),
-        }
-    }
-
-    async fn aws(&self, parts: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
-        let target = parts
-            .headers
-            .get("x-amz-target")
-            .and_then(|target| target.to_str().ok());
-        match target.and_then(|target| target.strip_prefix(TARGET_PREFIX)) {
-            Some("MeterUsage") => self.meter_usage(parts, body).await,
-            _ => Err(ApiError::new(
-                "UnknownOperationException",
-                format!(
-                    "X-Amz-Target is {:?}; this endpoint serves AWSMPMeteringService.MeterUsage",
-                    target.unwrap_or_default()
-                ),
-            )),
-        }
-    }
-
-    async fn meter_usage(
-        &self,
-        parts: &Parts,
-        body: &Bytes,
-    ) -> Result<Response<Full<Bytes>>, ApiError> {
-        let usage = MeterUsage::parse(body, &self.shared.product)?;
-        if usage.dry_run {
-            return self.dry_run(body.clone()).await;
-        }
-        let key = match &usage.client_token {
-            Some(token) => Some(CallKey::new(
-                KeyKind::ClientToken,
-                token.as_str(),
-                &fingerprint(&usage.report),
-            )),
-            None => invocation(parts, body),
-        };
-        let id = self.take(usage.report, key).await?;
-        Ok(respond(
-            StatusCode::OK,
-            wire::CONTENT_TYPE,
-            format!("{{\"MeteringRecordId\":\"{id}\"}}"),
-        ))
-    }
-
-    /// AWS itself answers a dry run: it tells whether the role may meter.
-    async fn dry_run(&self, body: Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
-        match self.shared.marketplace.meter_usage(body).await {
-            Ok(record_id) => {
-                let answer = serde_json::json!({"MeteringRecordId": record_id});
-                Ok(respond(
-                    StatusCode::OK,
-                    wire::CONTENT_TYPE,
-                    answer.to_string(),
-                ))
-            }
-            Err(CallError::Refused(error) | CallError::Throttled(error)) => Ok(aws_answer(
-                StatusCode::BAD_REQUEST,
-                &error.code,
-                &error.message,
-            )),
-            Err(error) => Err(ApiError::new(
-                "InternalServiceErrorException",
-                format!("AWS could not be asked: {error}"),
-            )),
         }
     }
 
@@ -260,8 +231,24 @@ impl<M: Marketplace + Clone> Api<M> {
     }
 
     async fn take(&self, report: Report, key: Option<CallKey>) -> Result<RecordId, ApiError> {
+        let _in_flight = self.begin()?;
+        let receipt = self.shared.ledger.report(report, key).await?;
+        Ok(receipt.id)
+    }
+
+    async fn take_all(
+        &self,
+        reports: Vec<Report>,
+        key: Option<CallKey>,
+    ) -> Result<Vec<Option<RecordId>>, ApiError> {
+        let _in_flight = self.begin()?;
+        Ok(self.shared.ledger.report_all(reports, key).await?)
+    }
+
+    /// Notes that usage is being reported; refused once the shutdown has come so far.
+    fn begin(&self) -> Result<InFlight<'_>, ApiError> {
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        let _in_flight = InFlight(&self.shared.in_flight);
+        let in_flight = InFlight(&self.shared.in_flight);
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(ApiError {
                 status: StatusCode::SERVICE_UNAVAILABLE,
@@ -275,18 +262,7 @@ impl<M: Marketplace + Clone> Api<M> {
         self.shared
             .last_report_ms
             .store(since_ms.max(1), Ordering::Relaxed);
-        match self.shared.ledger.report(report, key).await {
-            Ok(receipt) => Ok(receipt.id),
-            Err(ReportError::Refused(refusal)) => Err(ApiError::from(&refusal)),
-            Err(error @ ReportError::Conflict) => Err(ApiError::new(
-                "IdempotencyConflictException",
-                error.to_string(),
-            )),
-            Err(error @ ReportError::Failed(_)) => Err(ApiError::new(
-                "InternalServiceErrorException",
-                error.to_string(),
-            )),
-        }
+        Ok(in_flight)
     }
 
     async fn find(&self, id: &str) -> Result<Response<Full<Bytes>>, ApiError> {
@@ -416,8 +392,12 @@ fn aws_answer(status: StatusCode, name: &str, message: &str) -> Response<Full<By
     response
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn respond(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -20,7 +20,7 @@ use crate::atomic_file::{self, Durability};
 use crate::backoff::Backoff;
 use crate::clock::Uptime;
 use crate::config::{EntitlementCheck, RunConfig};
-use crate::entitlement::keys::PublicKeys;
+use crate::entitlement::keys::{KeyRing, PublicKeys};
 use crate::entitlement::platform::{self, Host, HostError};
 use crate::entitlement::registrar::{self, HOLD, Registrar, StorageError};
 use crate::entitlement::status::{self, Status};
@@ -235,6 +235,12 @@ impl Run {
             self.ledger.subscribe(),
             answered,
         );
+        let keys = match &self.config.check {
+            EntitlementCheck::RegisterUsage { keys, .. } => {
+                Some(KeyRing::new(keys.clone(), reloaded.clone()))
+            }
+            EntitlementCheck::MeterUsage(_) | EntitlementCheck::None => None,
+        };
         let registering = registrar.run(self.policy(), fastrand::Rng::new(), reloaded);
         let metering = Metering::start(
             &self.config,
@@ -243,6 +249,7 @@ impl Run {
             listener,
             trigger,
             answers,
+            keys,
         );
         let (mut registering, mut metering) = (pin!(registering), pin!(metering));
         let mut decided = None;

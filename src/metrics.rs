@@ -88,6 +88,18 @@ fn register_summary(registry: &mut Registry, summary: &Summary) {
         "Callers' keys forgotten before their ten minutes",
         summary.keys_dropped,
     );
+    gauge(
+        registry,
+        "customers",
+        "Customers that were ever named",
+        summary.customers,
+    );
+    gauge(
+        registry,
+        "customers_not_subscribed",
+        "Customers that AWS calls not subscribed",
+        summary.customers_not_subscribed,
+    );
     for (name, help, at) in [
         (
             "oldest_unsettled_timestamp_seconds",

@@ -72,7 +72,7 @@ fn check_with(key: &PrivateKey, token: &str) -> Result<(), SignatureError> {
         Expected {
             product_code: &product_code,
             key_version: 1,
-            nonce: NONCE,
+            nonce: Some(NONCE),
         },
     )
 }
@@ -274,7 +274,7 @@ fn another_version_is_refused() {
     let expected = Expected {
         product_code: &product_code,
         key_version: 1,
-        nonce: NONCE,
+        nonce: Some(NONCE),
     };
     assert_eq!(
         verify(&genuine(), &keys, expected),

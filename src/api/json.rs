@@ -10,7 +10,7 @@ use super::respond;
 use crate::ledger::{Record, RecordState};
 use crate::meter::{Amount, Report};
 use crate::usage::{
-    Allocation, Allocations, Dimension, Moment, Quantity, RecordId, Tag, TagSet, UsageKey,
+    Allocation, Allocations, Customer, Dimension, Moment, Quantity, RecordId, Tag, TagSet, UsageKey,
 };
 use crate::wire::ApiError;
 
@@ -65,6 +65,7 @@ pub(super) fn parse_report(body: &[u8]) -> Result<Report, ApiError> {
     };
     let at = members.timestamp.as_ref().map(read_timestamp).transpose()?;
     Ok(Report {
+        customer: None,
         dimension,
         amount,
         at,
@@ -84,6 +85,9 @@ pub(super) fn record(id: RecordId, record: &Record) -> Response<Full<Bytes>> {
     let body = json!({
         "id": id.to_string(),
         "state": record.state.name(),
+        "customer_identifier": record.customer.as_ref().and_then(Customer::identifier),
+        "customer_aws_account_id": record.customer.as_ref().and_then(Customer::account),
+        "license_arn": record.customer.as_ref().and_then(Customer::license),
         "dimension": record.dimension.as_str(),
         "hour": record.hour.to_string(),
         "quantity": record.quantity(),

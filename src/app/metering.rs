@@ -15,7 +15,9 @@ use super::AppError;
 use crate::api::{self, Api};
 use crate::clock;
 use crate::config::RunConfig;
+use crate::config::metering::SaasMode;
 use crate::control;
+use crate::entitlement::keys::KeyRing;
 use crate::entitlement::status::{StateName, Status};
 use crate::ledger::{Filter, Ledger, Opened, Options, Record, RecordState};
 use crate::listener;
@@ -54,6 +56,7 @@ impl<M: Marketplace + Clone> Metering<M> {
         listener: TcpListener,
         quit: DrainTrigger,
         answers: watch::Sender<Option<Answered>>,
+        keys: Option<KeyRing>,
     ) -> Result<Self, AppError> {
         let options = Options {
             product: config.product_code.clone(),
@@ -75,12 +78,14 @@ impl<M: Marketplace + Clone> Metering<M> {
         let (ledger, attempts, opened) = opening.await.map_err(|_| AppError::Panicked)??;
         announce(&opened, &config.state_dir);
         let quit = config.metering.quitquitquit.then_some(quit);
-        let api = Api::new(
-            ledger.clone(),
-            config.product_code.clone(),
-            marketplace.clone(),
+        let api = Api::new(api::Setup {
+            ledger: ledger.clone(),
+            product: config.product_code.clone(),
+            marketplace: marketplace.clone(),
+            passthrough: config.metering.saas_mode == Some(SaasMode::Passthrough),
+            keys,
             quit,
-        );
+        });
         let served = api.clone();
         let handle = move |request: Request<Incoming>| {
             let api = served.clone();

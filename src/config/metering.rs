@@ -19,6 +19,8 @@ pub struct MeteringConfig {
     pub rules: Rules,
     /// What usage that can't be delivered leads to.
     pub on_failure: OnMeteringFailure,
+    /// What becomes of BatchMeterUsage.
+    pub saas_mode: Option<SaasMode>,
     /// Whether `POST /quitquitquit` ends the sidecar.
     pub quitquitquit: bool,
 }
@@ -30,6 +32,15 @@ pub enum OnMeteringFailure {
     Open,
     /// Not ready once the oldest undelivered usage has waited for so long.
     Closed(Duration),
+}
+
+/// What becomes of BatchMeterUsage (`TOLLGATE_SAAS_MODE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaasMode {
+    /// Usage is summed in the ledger; AWS gets one record an hour.
+    Aggregate,
+    /// Each call goes to AWS as it is: the caller aggregates.
+    Passthrough,
 }
 
 /// AWS advises not to fail closed before.
@@ -56,6 +67,11 @@ pub(super) fn read(reader: &mut Reader<'_>, sources: &Sources) -> Read<MeteringC
         "report" => Ok(true),
         _ => Err("it is neither".to_owned()),
     });
+    let saas_mode = reader.optional("saas-mode", "aggregate or passthrough", |text| match text {
+        "aggregate" => Ok(SaasMode::Aggregate),
+        "passthrough" => Ok(SaasMode::Passthrough),
+        _ => Err("it is neither".to_owned()),
+    });
     if let (Ok(None), Ok(true)) = (&dimensions, &zero_usage) {
         return Err(reader.missing(
             "dimensions",
@@ -70,8 +86,10 @@ pub(super) fn read(reader: &mut Reader<'_>, sources: &Sources) -> Read<MeteringC
             submit_jitter_ms: submit_jitter_ms?,
             dimensions: dimensions?,
             zero_usage: zero_usage?,
+            saas: saas_mode?.is_some(),
         },
         on_failure: on_failure?,
+        saas_mode: saas_mode?,
         quitquitquit: quitquitquit?,
     })
 }

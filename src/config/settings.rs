@@ -118,6 +118,11 @@ pub const SETTINGS: &[Setting] = &[
         "report: each of the dimensions gets a record of 0 for an hour without usage; or skip [default: skip]",
     ),
     setting(
+        "saas-mode",
+        "MODE",
+        "What becomes of BatchMeterUsage: aggregate (summed, one record an hour), or passthrough (sent as it is); set it for SaaS products [default: aggregate]",
+    ),
+    setting(
         "shutdown-grace",
         "DURATION",
         "From SIGTERM to exit [default: 25s]",

@@ -140,7 +140,7 @@ fn check_entitled(status: &Status, config: &ProofConfig, place: &Place) -> Resul
     let expected = Expected {
         product_code,
         key_version,
-        nonce,
+        nonce: Some(nonce),
     };
     signature::verify(token, keys, expected)?;
     match &config.nonce {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::sample::Index;
 use tollgate::meter::{
-    Amount, Answer, Combine, Core, Decision, Fact, Gate, Report, Request, Resolution, Rules, State,
-    Status, Submission,
+    Amount, Answer, Attempt, Combine, Core, Decision, Fact, Gate, Report, Request, Resolution,
+    Rules, State, Status, Submission,
 };
 use tollgate::usage::{
     Allocations, BucketId, Dimension, Identity, Moment, Period, Quantity, UsageKey,
@@ -181,7 +181,7 @@ impl World {
             let kept: u128 = self
                 .submissions()
                 .filter(|s| {
-                    s.request.dimension == dimension
+                    s.request.key.dimension == dimension
                         && !matches!(s.status, Status::RolledForward { .. })
                 })
                 .map(|s| u128::from(s.request.quantity.millionths()))
@@ -253,7 +253,8 @@ impl World {
             let rejected: u128 = self
                 .submissions()
                 .filter(|s| {
-                    s.request.dimension == dimension && matches!(s.status, Status::Rejected { .. })
+                    s.request.key.dimension == dimension
+                        && matches!(s.status, Status::Rejected { .. })
                 })
                 .map(|s| u128::from(s.request.quantity.millionths()))
                 .sum();
@@ -285,7 +286,7 @@ impl World {
                     ..
                 }
                 | Fact::Started { submission } => {
-                    let dimension = &submission.request.dimension;
+                    let dimension = &submission.request.key.dimension;
                     let index = DIMENSIONS
                         .iter()
                         .position(|name| *name == dimension.as_str())
@@ -298,13 +299,17 @@ impl World {
         }
         self.journal
             .push(postcard::to_stdvec(&decision.facts).unwrap());
-        for (request, attempt) in decision.submit {
+        let attempts = decision.submit.into_iter().flat_map(|call| call.attempts);
+        for Attempt {
+            request, number, ..
+        } in attempts
+        {
             let first = self
                 .requests
                 .entry(request.bucket)
                 .or_insert_with(|| request.clone());
             assert_eq!(*first, request, "a submission's request never changes");
-            self.in_flight.push((request, attempt));
+            self.in_flight.push((request, number));
         }
         decision.reply
     }
@@ -371,6 +376,7 @@ impl World {
         };
         let at = minutes_back.map(|minutes| now.plus_ms(-minutes * 60_000));
         let report = Report {
+            customer: None,
             dimension: name(dimension),
             amount,
             at,
@@ -451,7 +457,7 @@ impl World {
 
     fn waiting<'a>(&'a self, dimension: &'a Dimension) -> impl Iterator<Item = u128> + 'a {
         self.submissions()
-            .filter(move |s| s.request.dimension == *dimension)
+            .filter(move |s| s.request.key.dimension == *dimension)
             .filter(|s| match s.status {
                 Status::Waiting { .. } | Status::InFlight { .. } => !self
                     .aws
@@ -494,6 +500,7 @@ fn rules(seed: u64) -> Rules {
         straggler_wait_ms: 60_000,
         submit_jitter_ms: 300_000,
         dimensions: Some((0..4).map(name).zip(combine).collect()),
+        saas: false,
         // A restart may change it.
         zero_usage: seed.is_multiple_of(2),
     }
