@@ -163,8 +163,3 @@ def test_throttling_and_failures_are_retried_by_the_sdk(simulator):
     assert len(simulator.account()["records"]) == 1
     tokens = {call["request"]["ClientToken"] for call in simulator.calls()}
     assert len(tokens) == 1, "boto3 keeps its own ClientToken over its retries"
-
-
-def test_what_is_not_modelled_is_refused(client):
-    with pytest.raises(botocore.exceptions.ClientError, match="UnknownOperationException"):
-        client.resolve_customer(RegistrationToken="x")
