@@ -23,7 +23,7 @@ use crate::config::{Customer, License};
 use crate::fault::Kind;
 use crate::model::{
     BATCH_METER_USAGE, CUSTOMER_AWS_ACCOUNT_ID, CUSTOMER_IDENTIFIER, PRODUCT_CODE, RECORDS_MAX,
-    REQUEST_BYTES_MAX, USAGE_DIMENSION, USAGE_RECORD, is_license_arn,
+    REQUEST_BYTES_MAX, USAGE_DIMENSION, USAGE_RECORD,
 };
 use crate::quantity::Millionths;
 use crate::record::{
@@ -402,9 +402,6 @@ fn find_license<'a>(
     account: &str,
 ) -> Result<(&'a Customer, &'a License), AwsError> {
     let invalid = |message: String| AwsError::new("InvalidLicenseException", message);
-    if !is_license_arn(arn) {
-        return Err(invalid(format!("{arn:?} is no LicenseArn")));
-    }
     let (customer, license) = world
         .customers
         .by_license(arn)
