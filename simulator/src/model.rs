@@ -264,7 +264,7 @@ pub const AGREEMENT_ID: TextLimits = TextLimits {
     pattern: Some("[A-Za-z0-9_/-]+"),
     allowed: |c| c.is_ascii_alphanumeric() || "_/-".contains(c),
 };
-/// LicenseArn, whose form [`is_license_arn`] checks.
+/// LicenseArn, whose form `is_license_arn` checks.
 pub const LICENSE_ARN: TextLimits = TextLimits {
     shape: "LicenseArn",
     min: 0,
