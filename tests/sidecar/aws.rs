@@ -174,13 +174,8 @@ impl Aws {
         let attack: Attack = serde_json::from_value(json!(attack)).unwrap();
         let fault = Fault {
             operation: Some("RegisterUsage".to_owned()),
-            kind: Kind::Attack,
-            error: None,
-            delay_ms: None,
             attack: Some(attack),
-            count: None,
-            rate: None,
-            for_ms: None,
+            ..Fault::new(Kind::Attack)
         };
         self.simulator.world().faults.add(fault).unwrap();
     }
