@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use marketplace_simulator::config::{Claims, Config, Key, Pod, Product, Task};
 use marketplace_simulator::fault::{Fault, Kind};
+use marketplace_simulator::meter::Record;
 use marketplace_simulator::token::Attack;
 use marketplace_simulator::world::{Call, TaskMetadataFault};
 use marketplace_simulator::{Simulator, config};
@@ -79,10 +80,17 @@ impl Logged {
 impl Aws {
     /// An entitled buyer of one product; its key has 1024 bits, as AWS's sample has.
     pub fn start() -> Self {
-        let products = vec![product(PRODUCT)];
+        Self::with_hours_of(Duration::from_hours(1), &["requests"])
+    }
+
+    /// The same with shorter metering hours and these dimensions.
+    pub fn with_hours_of(period: Duration, dimensions: &[&str]) -> Self {
+        let mut product = product(PRODUCT);
+        product.dimensions = dimensions.iter().map(|name| (*name).to_owned()).collect();
         let config = Config {
             listen: "127.0.0.1:0".to_owned(),
-            products,
+            period_ms: u64::try_from(period.as_millis()).unwrap(),
+            products: vec![product],
             ..Config::default()
         };
         let simulator = RUNTIME.block_on(Simulator::start(&config)).unwrap();
@@ -148,6 +156,29 @@ impl Aws {
             .cloned()
             .map(Logged)
             .collect()
+    }
+
+    /// How many calls of `operation` have come.
+    pub fn count(&self, operation: &str) -> usize {
+        let world = self.simulator.world();
+        world
+            .calls()
+            .filter(|call| call.operation == operation)
+            .count()
+    }
+
+    /// What is billed.
+    pub fn records(&self) -> Vec<Record> {
+        self.simulator.world().ledger.records().cloned().collect()
+    }
+
+    /// What is billed of `dimension`, in millionths.
+    pub fn billed(&self, dimension: &str) -> u128 {
+        let records = self.records();
+        let of_dimension = records
+            .iter()
+            .filter(|record| record.dimension == dimension);
+        of_dimension.map(|record| record.quantity.0).sum()
     }
 
     /// Answers `operation` with the exception `error`, `count` times.
@@ -226,7 +257,8 @@ impl Aws {
         self.simulator.world().task_metadata = fault;
     }
 
-    fn add_fault(&self, fault: Value) {
+    /// Puts a fault in force, as `POST /simulator/faults` takes it.
+    pub fn add_fault(&self, fault: Value) {
         let fault: Fault = serde_json::from_value(fault).unwrap();
         self.simulator.world().faults.add(fault).unwrap();
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::aws::{self, Aws};
@@ -19,6 +20,7 @@ pub struct Pod {
     folder: tempfile::TempDir,
     environment: BTreeMap<String, String>,
     pub health: SocketAddr,
+    pub metering: SocketAddr,
 }
 
 /// A running `tollgate`.
@@ -46,18 +48,19 @@ impl Pod {
     /// A pod with folders and ports alone.
     pub fn bare() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let health = free_address();
+        let (health, metering) = (free_address(), free_address());
         let pod = Self {
             folder,
             environment: BTreeMap::new(),
             health,
+            metering,
         };
         let (state, status) = (pod.path("state"), pod.path("run/status.json"));
         pod.with("TOLLGATE_PRODUCT_CODE", aws::PRODUCT)
             .with("TOLLGATE_STATE_DIR", &state.display().to_string())
             .with("TOLLGATE_STATUS_FILE", &status.display().to_string())
             .with("TOLLGATE_HEALTH_LISTEN", &health.to_string())
-            .with("TOLLGATE_LISTEN", &free_address().to_string())
+            .with("TOLLGATE_LISTEN", &metering.to_string())
             .with("AWS_EC2_METADATA_DISABLED", "true")
     }
 
@@ -239,12 +242,13 @@ pub fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
     Some((code, body.to_owned()))
 }
 
-/// An address of this host on which nothing listens now.
+/// A loopback address that no other test and no outgoing connection uses, so that it stays free while nothing listens there.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static USED: AtomicU16 = AtomicU16::new(1);
+    let [low, high] = USED.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+    let process = std::process::id() % 250 + 2;
+    let ip = Ipv4Addr::new(127, u8::try_from(process).unwrap(), high, low);
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 /// A file of the repository.
