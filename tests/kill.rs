@@ -55,10 +55,13 @@ fn what_aws_bills_is_what_was_acknowledged() {
     let load = Load::start(pod.metering, seed);
     drop(first);
     for kill in 0..kills {
-        weather.change(kill);
+        let moment = weather
+            .change(kill)
+            .unwrap_or_else(|| some_moment(&mut random));
+        load.is_well();
         load.allow(random.u64(5..80));
         let sidecar = pod.start();
-        await_a_moment(&mut random, &aws, &sidecar, load.shared());
+        wait_for(&moment, &mut random, &aws, &sidecar, load.shared());
         drop(sidecar);
         assert!(
             !pod.log().contains("damaged-"),
@@ -117,8 +120,9 @@ impl<'a> Weather<'a> {
         }
     }
 
-    /// Lets an outage begin with some of the kills, and end in its time.
-    fn change(&mut self, kill: u64) {
+    /// Lets an outage begin with some of the kills, and end in its time. Where it says so, the process has to be killed
+    /// while AWS has counted a record and not answered yet.
+    fn change(&mut self, kill: u64) -> Option<Moment> {
         const OUTAGE: Duration = Duration::from_millis(7_500);
         if let Some(begun) = self.outage_begun {
             if begun.elapsed() > OUTAGE {
@@ -126,19 +130,29 @@ impl<'a> Weather<'a> {
                 self.aws.clear_faults();
                 misbehave(self.aws);
             }
-            return;
+            return None;
         }
-        let outage = match kill % 60 {
-            4 => json!({"operation": "MeterUsage", "kind": "reply-lost"}),
-            22 => json!({"operation": "MeterUsage", "kind": "connection-reset"}),
-            40 => {
-                json!({"operation": "MeterUsage", "kind": "error", "error": "ThrottlingException"})
+        let fault = |kind: &str| json!({"operation": "MeterUsage", "kind": kind});
+        let (fault, moment) = match kill % 60 {
+            // What is counted here is throttled to the end of its window below: nothing but doubt tells it from what is not.
+            3 => {
+                let mut fault = fault("delay");
+                fault["delay_ms"] = json!(2000);
+                (fault, Some(Moment::Call))
             }
-            _ => return,
+            4 => {
+                let mut fault = fault("error");
+                fault["error"] = json!("ThrottlingException");
+                (fault, None)
+            }
+            25 => (fault("connection-reset"), None),
+            44 => (fault("reply-lost"), None),
+            _ => return None,
         };
         self.aws.clear_faults();
-        self.aws.add_fault(outage);
-        self.outage_begun = Some(Instant::now());
+        self.aws.add_fault(fault);
+        self.outage_begun = moment.is_none().then(Instant::now);
+        moment
     }
 }
 
@@ -161,20 +175,40 @@ fn misbehave(aws: &Aws) {
     );
 }
 
-/// Returns at some moment of the process's life: early, while it takes reports, while a record is under way to AWS, while
-/// it drains.
-fn await_a_moment(random: &mut fastrand::Rng, aws: &Aws, sidecar: &Sidecar<'_>, load: &Shared) {
-    let acknowledged = load.acknowledged();
-    let some_reports = acknowledged + random.u64(1..60);
-    let reports = || (load.acknowledged() >= some_reports || load.is_idle()).then_some(());
+/// A moment of the process's life.
+enum Moment {
+    Early,
+    Reports,
+    Call,
+    Drain,
+}
+
+fn some_moment(random: &mut fastrand::Rng) -> Moment {
     match random.u8(0..4) {
-        0 => pass(Duration::from_micros(random.u64(0..150_000))),
-        1 => poll(reports).expect("reports are taken"),
-        2 => {
+        0 => Moment::Early,
+        1 => Moment::Reports,
+        2 => Moment::Call,
+        _ => Moment::Drain,
+    }
+}
+
+fn wait_for(
+    moment: &Moment,
+    random: &mut fastrand::Rng,
+    aws: &Aws,
+    sidecar: &Sidecar<'_>,
+    load: &Shared,
+) {
+    let some_reports = load.acknowledged() + random.u64(1..60);
+    let reports = || (load.acknowledged() >= some_reports || load.is_idle()).then_some(());
+    match moment {
+        Moment::Early => pass(Duration::from_micros(random.u64(0..150_000))),
+        Moment::Reports => poll(reports).expect("reports are taken"),
+        Moment::Call => {
             let calls = aws.count("MeterUsage") + random.usize(1..4);
             poll(|| (aws.count("MeterUsage") >= calls).then_some(())).expect("records are sent");
         }
-        _ => {
+        Moment::Drain => {
             poll(reports).expect("reports are taken");
             sidecar.signal("TERM");
             pass(Duration::from_micros(random.u64(0..800_000)));

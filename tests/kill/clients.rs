@@ -100,6 +100,15 @@ impl Load {
         self.shared.changed.notify_all();
     }
 
+    /// Clients end only when they are told to, or where something is wrong.
+    pub fn is_well(&self) {
+        let ended = self.clients.iter().chain([&self.sampler]);
+        assert!(
+            ended.filter(|client| client.is_finished()).count() == 0,
+            "a client has found something wrong; its words are above"
+        );
+    }
+
     /// No more reports; what the clients were told, once each has its last answer.
     pub fn finish(self) -> Expected {
         *self.shared.allowed.lock().unwrap() = None;

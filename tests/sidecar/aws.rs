@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use marketplace_simulator::config::{Claims, Config, Key, Pod, Product, Task};
+use marketplace_simulator::config::{Caller, Claims, Config, Key, Platform, Pod, Product, Task};
 use marketplace_simulator::fault::{Fault, Kind};
 use marketplace_simulator::meter::Record;
 use marketplace_simulator::token::Attack;
@@ -11,6 +11,8 @@ use marketplace_simulator::world::{Call, TaskMetadataFault};
 use marketplace_simulator::{Simulator, config};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
+
+use crate::pod;
 
 pub const PRODUCT: &str = config::DEFAULT_PRODUCT;
 pub const ACCESS_KEY_ID: &str = config::DEFAULT_ACCESS_KEY_ID;
@@ -172,6 +174,18 @@ impl Aws {
         self.simulator.world().ledger.records().cloned().collect()
     }
 
+    /// MeterUsage requests as they came, without those that a fault turned away.
+    pub fn requests(&self) -> Vec<Value> {
+        let calls = self.calls("MeterUsage");
+        calls.into_iter().map(|call| call.0.request).collect()
+    }
+
+    /// Polls until `count` records are billed.
+    pub fn bills(&self, count: usize) -> Vec<Record> {
+        pod::poll(|| Some(self.records()).filter(|records| records.len() >= count))
+            .unwrap_or_else(|| panic!("never {count} records; there are {:?}", self.records()))
+    }
+
     /// What is billed of `dimension`, in millionths.
     pub fn billed(&self, dimension: &str) -> u128 {
         let records = self.records();
@@ -219,6 +233,34 @@ impl Aws {
     /// Closes every connection unanswered from now on.
     pub fn outage(&self) {
         self.add_fault(json!({"kind": "connection-reset"}));
+    }
+
+    /// Puts other faults in force in one step: no call comes between.
+    pub fn replace_faults(&self, faults: &[Value]) {
+        let mut world = self.simulator.world();
+        world.faults.clear();
+        for fault in faults {
+            let fault: Fault = serde_json::from_value(fault.clone()).unwrap();
+            world.faults.add(fault).unwrap();
+        }
+    }
+
+    /// Another task or pod, with credentials of its own: access key id and secret.
+    pub fn add_caller(&self, identity: &str) -> (String, String) {
+        let caller = Caller {
+            access_key_id: format!("KEYOF{identity}"),
+            secret_access_key: format!("secret of {identity}"),
+            identity: identity.to_owned(),
+            platform: Platform::Eks,
+            started_at: None,
+            actions: Vec::new(),
+        };
+        self.simulator.world().put_caller(caller.clone());
+        (caller.access_key_id, caller.secret_access_key)
+    }
+
+    pub fn let_dry_runs_succeed(&self) {
+        self.change(|product| product.dry_run_succeeds = true);
     }
 
     pub fn clear_faults(&self) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::aws::{self, Aws};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// No condition that a test waits for takes longer, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,6 +67,16 @@ impl Pod {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// Short metering hours, whose records are sent as soon as they are over.
+    pub fn with_hours_of(self, period: Duration) -> Self {
+        self.with(
+            "TOLLGATE_METERING_PERIOD",
+            &format!("{}ms", period.as_millis()),
+        )
+        .with("TOLLGATE_STRAGGLER_WAIT", "0s")
+        .with("TOLLGATE_SUBMIT_JITTER", "0s")
     }
 
     pub fn without(mut self, name: &str) -> Self {
@@ -135,6 +145,75 @@ impl Pod {
     /// HTTP status and body of a GET on the health listener; `None` while nothing listens.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         get(self.health, path)
+    }
+
+    /// MeterUsage of this product as an SDK sends it: HTTP status and body.
+    pub fn meter(&self, mut usage: Value) -> (u16, Value) {
+        usage["ProductCode"] = json!(aws::PRODUCT);
+        if usage["Timestamp"].is_null() {
+            usage["Timestamp"] = json!(now_seconds());
+        }
+        let target = "x-amz-target: AWSMPMeteringService.MeterUsage\r\n";
+        self.post("/", target, &usage.to_string())
+    }
+
+    /// POST /v1/usage: HTTP status and body.
+    pub fn report(&self, usage: &Value) -> (u16, Value) {
+        self.post("/v1/usage", "", &usage.to_string())
+    }
+
+    /// POST /v1/usage that is taken; its id.
+    pub fn reported(&self, usage: &Value) -> String {
+        let (code, answer) = self.report(usage);
+        assert_eq!(code, 200, "{answer}; log:\n{}", self.log());
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A POST to the metering endpoint; `headers` are whole lines.
+    pub fn post(&self, path: &str, headers: &str, body: &str) -> (u16, Value) {
+        let (address, length) = (self.metering, body.len());
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        );
+        let (code, answer) = poll(|| exchange(address, &request))
+            .unwrap_or_else(|| panic!("the endpoint never answers; log:\n{}", self.log()));
+        (code, serde_json::from_str(&answer).expect("JSON"))
+    }
+
+    /// What GET /v1/usage/ID says of a report.
+    pub fn find(&self, id: &str) -> Value {
+        let (code, answer) = get(self.metering, &format!("/v1/usage/{id}")).unwrap();
+        assert_eq!(code, 200, "{answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// Polls until the record that a report is in is in `state`.
+    pub fn finds(&self, id: &str, state: &str) -> Value {
+        poll(|| Some(self.find(id)).filter(|record| record["state"] == state)).unwrap_or_else(
+            || {
+                panic!(
+                    "never {state}; last {}, log:\n{}",
+                    self.find(id),
+                    self.log()
+                )
+            },
+        )
+    }
+
+    /// What `tollgate usage` lists.
+    pub fn usage(&self) -> Vec<Value> {
+        let (code, output) = self.run(&["usage", "--format", "json"]);
+        assert_eq!(code, 0, "{output}");
+        serde_json::from_str(&output).unwrap()
+    }
+
+    /// The log's lines that contain `text`.
+    pub fn log_lines(&self, text: &str) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     fn log_path(&self) -> PathBuf {
@@ -240,6 +319,16 @@ pub fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
     let code = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
     let (_, body) = answer.split_once("\r\n\r\n")?;
     Some((code, body.to_owned()))
+}
+
+/// Polls until so much of a metering hour is left that the test ends within it.
+pub fn early_in_the_hour() {
+    const NEEDED: i64 = 25;
+    poll(|| (now_seconds() as i64 % 3600 < 3600 - NEEDED).then_some(())).expect("an hour begins");
+}
+
+pub fn now_seconds() -> f64 {
+    jiff::Timestamp::now().as_duration().as_secs_f64()
 }
 
 /// A loopback address that no other test and no outgoing connection uses, so that it stays free while nothing listens there.
