@@ -125,6 +125,11 @@ impl<M: Marketplace + Clone> Metering<M> {
         }
     }
 
+    /// Takes no more reports, and lets those that wait for an answer have it.
+    pub(super) async fn refuse(&self) {
+        self.api.close().await;
+    }
+
     /// The shutdown: takes reports until callers fall silent, seals what is open, submits, and says what is left.
     pub(super) async fn drain(&self, grace: Duration, termination: &Termination) {
         let started = Instant::now();
