@@ -6,10 +6,14 @@
 mod answers;
 mod aws;
 mod bad_input;
+mod ledgers;
 mod places;
 mod pod;
 mod proofs;
 mod records;
 mod refusals;
 mod registration;
+mod shutdown;
 mod signals;
+mod undecided;
+mod volume;

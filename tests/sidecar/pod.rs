@@ -109,17 +109,34 @@ impl Pod {
 
     /// Starts the sidecar; what it logs goes to a file.
     pub fn start(&self) -> Sidecar<'_> {
+        self.spawn(self.command(&["run"]))
+    }
+
+    /// Starts the sidecar by a shell script that prepares its surroundings and then runs `exec "$0" run`.
+    pub fn start_by(&self, script: &str) -> Sidecar<'_> {
+        let mut shell = Command::new("unshare");
+        shell
+            .args([
+                "--mount",
+                "sh",
+                "-ec",
+                script,
+                env!("CARGO_BIN_EXE_tollgate"),
+            ])
+            .env_clear()
+            .envs(&self.environment)
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null());
+        self.spawn(shell)
+    }
+
+    fn spawn(&self, mut command: Command) -> Sidecar<'_> {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let child = self
-            .command(&["run"])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Sidecar { pod: self, child }
     }
 
