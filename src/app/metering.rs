@@ -16,9 +16,10 @@ use crate::api::{self, Api};
 use crate::clock;
 use crate::config::RunConfig;
 use crate::control;
+use crate::descriptors;
 use crate::entitlement::status::{StateName, Status};
 use crate::ledger::{Filter, Ledger, Opened, Options, Record, RecordState};
-use crate::listener;
+use crate::listener::{self, Bounds};
 use crate::marketplace::Marketplace;
 use crate::meter::Gate;
 use crate::shutdown::DrainTrigger;
@@ -86,7 +87,13 @@ impl<M: Marketplace + Clone> Metering<M> {
             let api = served.clone();
             async move { api.answer(request).await }
         };
-        tokio::spawn(listener::serve(listener, api::BOUNDS, handle));
+        let bounds = Bounds {
+            connections_max: api::BOUNDS
+                .connections_max
+                .min(descriptors::for_connections()),
+            ..api::BOUNDS
+        };
+        tokio::spawn(listener::serve(listener, bounds, handle));
         let submitter = submitter::run(
             Arc::new(marketplace),
             config.product_code.clone(),
