@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::aws::Aws;
-use crate::pod::{Pod, early_in_the_hour, free_address, get, now_seconds, poll};
+use crate::pod::{Pod, early_in_the_hour, free_address, get, poll};
 use crate::volume::Volume;
 
 fn usage(quantity: u32) -> Value {
@@ -133,7 +133,7 @@ fn is_moved_aside(pod: &Pod, lost: &str) {
     // The hour may have a record that is known no more, so usage goes to the next.
     let id = pod.reported(&usage(2));
     let hour: jiff::Timestamp = pod.find(&id)["hour"].as_str().unwrap().parse().unwrap();
-    assert!(hour.as_second() > now_seconds() as i64);
+    assert!(hour > jiff::Timestamp::now());
     assert_eq!(pod.usage().len(), 1);
     drop(sidecar);
     let mut sidecar = pod.start();

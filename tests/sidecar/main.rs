@@ -6,6 +6,7 @@
 mod answers;
 mod aws;
 mod bad_input;
+mod endpoint;
 mod ledgers;
 mod places;
 mod pod;

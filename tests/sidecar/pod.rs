@@ -341,7 +341,8 @@ pub fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
 /// Polls until so much of a metering hour is left that the test ends within it.
 pub fn early_in_the_hour() {
     const NEEDED: i64 = 25;
-    poll(|| (now_seconds() as i64 % 3600 < 3600 - NEEDED).then_some(())).expect("an hour begins");
+    let second = || jiff::Timestamp::now().as_second() % 3600;
+    poll(|| (second() < 3600 - NEEDED).then_some(())).expect("an hour begins");
 }
 
 pub fn now_seconds() -> f64 {

@@ -191,18 +191,22 @@ fn usage_goes_to_its_own_hour_until_that_is_sealed() {
     let pod = Pod::new(&aws).with_hours_of(period);
     let mut sidecar = pod.start();
     sidecar.answers("/readyz", 200);
-    let start = now_seconds().floor() + 1.0;
+    let start = jiff::Timestamp::now().as_second() + 1;
+    let at = |ms: i64| jiff::Timestamp::from_millisecond(start * 1000 + ms).unwrap();
+    let report = |quantity: u32, at: jiff::Timestamp| {
+        pod.reported(
+            &json!({"dimension": "requests", "quantity": quantity, "timestamp": at.to_string()}),
+        )
+    };
     // An hour without a record, gone by.
-    poll(|| (now_seconds() > start + 2.1).then_some(())).expect("time passes");
-    let early =
-        pod.reported(&json!({"dimension": "requests", "quantity": 1, "timestamp": start + 0.5}));
+    poll(|| (jiff::Timestamp::now() > at(2100)).then_some(())).expect("time passes");
+    let early = report(1, at(500));
     pod.finds(&early, "settled");
     let first = aws.bills(1).remove(0);
-    assert_eq!(first.hour.as_second(), start as i64);
-    assert_eq!(first.timestamp.as_millisecond() % 1000, 500);
+    assert_eq!(first.hour, at(0));
+    assert_eq!(first.timestamp, at(500));
     // The same hour again: it has its record, for ever.
-    let late =
-        pod.reported(&json!({"dimension": "requests", "quantity": 2, "timestamp": start + 0.6}));
+    let late = report(2, at(600));
     assert_ne!(pod.find(&late)["hour"], pod.find(&early)["hour"]);
     pod.finds(&late, "settled");
     let second = aws.bills(2).remove(1);
