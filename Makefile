@@ -1,6 +1,6 @@
 # Each target is a line or two; what is longer is a script.
 
-.PHONY: build demo test lint bench
+.PHONY: build demo test kill lint bench
 
 build:
 	cargo build --release --workspace --locked
@@ -13,6 +13,9 @@ test:
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 	tests/compat/run
+
+kill:
+	KILLS=200 cargo test --test kill --locked -- --nocapture
 
 lint:
 	cargo fmt --all --check

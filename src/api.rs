@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
@@ -99,9 +100,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSE_POLL: Duration = Duration::from_millis(5);
 const INVOCATION_ID: HeaderName = HeaderName::from_static("amz-sdk-invocation-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const FORWARDING: [HeaderName; 2] = [
+/// What only proxies and browsers send.
+const FORWARDING: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-for"),
     header::FORWARDED,
+    header::ORIGIN,
 ];
 
 impl<M> Clone for Api<M> {
@@ -299,25 +302,33 @@ impl<M: Marketplace + Clone> Api<M> {
     }
 }
 
-/// A web page can make a browser post to loopback under a name of its own, and a proxy can be talked into it; neither may meter.
+/// A web page can make a browser post to loopback, under a name of its own or with its Origin, and a proxy can be talked into
+/// it; neither may meter.
 fn check_origin(parts: &Parts) -> Result<(), ApiError> {
     if let Some(name) = FORWARDING
         .iter()
         .find(|name| parts.headers.contains_key(*name))
     {
-        let message =
-            format!("a request with {name} came through a proxy; the app has to call directly");
+        let message = format!(
+            "a request with {name} came through a proxy or from a web page; the app has to call directly"
+        );
         return Err(ApiError::new("AccessDeniedException", message));
     }
-    let Some(host) = header_text(&parts.headers, &header::HOST) else {
+    if header_text(&parts.headers, &header::HOST).is_none() {
         return Err(ApiError::validation("the Host header is missing"));
-    };
-    if is_loopback(host) {
-        return Ok(());
     }
-    let message =
-        format!("the Host header is {host:?}; the app has to call 127.0.0.1, [::1] or localhost");
-    Err(ApiError::new("AccessDeniedException", message))
+    // An absolute request target names the host too, and nothing keeps a stranger from two headers.
+    let headers = parts.headers.get_all(header::HOST).into_iter();
+    let named = headers
+        .map(|host| host.to_str().unwrap_or("no text"))
+        .chain(parts.uri.authority().map(Authority::as_str));
+    match named.into_iter().find(|host| !is_loopback(host)) {
+        None => Ok(()),
+        Some(host) => Err(ApiError::new(
+            "AccessDeniedException",
+            format!("the host is {host:?}; the app has to call 127.0.0.1, [::1] or localhost"),
+        )),
+    }
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -271,7 +271,10 @@ impl Run {
             tokio::select! {
                 biased;
                 () = drain.begun() => break Exit::Success,
-                reason = metering.failed() => return Err(AppError::LedgerFailed(reason.to_string())),
+                reason = metering.failed() => {
+                    metering.refuse().await;
+                    return Err(AppError::LedgerFailed(reason.to_string()));
+                }
                 ended = &mut registering, if decided.is_none() => decided = Some(ended?),
                 never = &mut gate => match never {},
             }

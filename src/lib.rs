@@ -14,7 +14,7 @@
 //! | [`health`], [`metrics`], [`listener`] | probes and status over HTTP |
 //! | [`meter`] | the pure core: reports in, facts and submissions out |
 //! | [`usage`] | product codes, dimensions, quantities, tags, hours, ids |
-//! | [`clock`], [`backoff`], [`shutdown`], [`telemetry`], [`atomic_file`], [`termination`], [`exit`] | one concern each |
+//! | [`clock`], [`backoff`], [`descriptors`], [`shutdown`], [`telemetry`], [`atomic_file`], [`termination`], [`exit`] | one concern each |
 
 pub mod api;
 pub mod app;
@@ -25,6 +25,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod descriptors;
 pub mod entitlement;
 pub mod exit;
 pub mod health;

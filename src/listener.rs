@@ -3,9 +3,12 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -13,12 +16,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Bounds of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections served at once; more wait in the kernel's queue.
+    /// Connections served at once.
     pub connections_max: usize,
     /// From the connection, or the last answer on it, to a complete request header.
     pub header_timeout: Duration,
@@ -78,7 +81,8 @@ impl Accept for UnixListener {
     }
 }
 
-/// Serves connections for ever; a dropped future closes them all.
+/// Serves connections for ever; a dropped future closes them all. Where there are as many as allowed, the one that has been
+/// idle for longest makes room for the next, so that idle connections keep nobody out.
 pub async fn serve<A, H, R>(listener: A, bounds: Bounds, handle: H)
 where
     A: Accept,
@@ -86,30 +90,69 @@ where
     R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(bounds.connections_max));
+    let crowded = Arc::new(Notify::new());
     let mut connections = tokio::task::JoinSet::new();
     loop {
+        let stream = accept(&listener).await;
+        while connections.try_join_next().is_some() {}
+        if slots.available_permits() == 0 {
+            crowded.notify_one();
+        }
         let slot = Arc::clone(&slots)
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let stream = accept(&listener).await;
-        while connections.try_join_next().is_some() {}
-        let handle = handle.clone();
+        // Where nobody was left to be told, nobody has to leave any more.
+        let _ = crowded.notified().now_or_never();
+        let (handle, crowded) = (handle.clone(), Arc::clone(&crowded));
         connections.spawn(async move {
             let _slot = slot;
-            let service = service_fn(move |request| {
-                let answer = handle(request);
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(bounds.header_timeout)
-                .max_buf_size(HEADER_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended early");
-            }
+            serve_one(stream, bounds, handle, &crowded).await;
         });
+    }
+}
+
+/// Serves one connection to its end, or until `crowded` picks it: it is closed if idle, and else with its next answer.
+async fn serve_one<S, H, R>(stream: S, bounds: Bounds, handle: H, crowded: &Notify)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    H: Fn(Request<Incoming>) -> R,
+    R: Future<Output = Response<Full<Bytes>>>,
+{
+    let (busy, answered) = (&AtomicBool::new(false), &Notify::new());
+    let service = service_fn(move |request| {
+        busy.store(true, Ordering::Relaxed);
+        let answer = handle(request);
+        async move {
+            let answer = answer.await;
+            busy.store(false, Ordering::Relaxed);
+            answered.notify_one();
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.header_timeout)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            // Those who wait for `crowded` are in line: whoever was active goes to its end.
+            () = answered.notified() => {}
+            () = crowded.notified() => {
+                if !busy.load(Ordering::Relaxed) {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                break connection.await;
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
     }
 }
 

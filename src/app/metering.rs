@@ -17,10 +17,11 @@ use crate::clock;
 use crate::config::RunConfig;
 use crate::config::metering::SaasMode;
 use crate::control;
+use crate::descriptors;
 use crate::entitlement::keys::KeyRing;
 use crate::entitlement::status::{StateName, Status};
 use crate::ledger::{Filter, Ledger, Opened, Options, Record, RecordState};
-use crate::listener;
+use crate::listener::{self, Bounds};
 use crate::marketplace::Marketplace;
 use crate::meter::Gate;
 use crate::shutdown::DrainTrigger;
@@ -91,7 +92,13 @@ impl<M: Marketplace + Clone> Metering<M> {
             let api = served.clone();
             async move { api.answer(request).await }
         };
-        tokio::spawn(listener::serve(listener, api::BOUNDS, handle));
+        let bounds = Bounds {
+            connections_max: api::BOUNDS
+                .connections_max
+                .min(descriptors::for_connections()),
+            ..api::BOUNDS
+        };
+        tokio::spawn(listener::serve(listener, bounds, handle));
         let submitter = submitter::run(
             Arc::new(marketplace),
             config.product_code.clone(),
@@ -128,6 +135,11 @@ impl<M: Marketplace + Clone> Metering<M> {
             Ok(reason) => reason.clone().unwrap_or_else(|| "unknown".into()),
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Takes no more reports, and lets those that wait for an answer have it.
+    pub(super) async fn refuse(&self) {
+        self.api.close().await;
     }
 
     /// The shutdown: takes reports until callers fall silent, seals what is open, submits, and says what is left.
