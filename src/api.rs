@@ -7,12 +7,14 @@
 //! | GET /v1/usage/ID | how far the usage of that report is |
 //! | POST /quitquitquit | ends the sidecar as SIGTERM does, where `TOLLGATE_QUITQUITQUIT` is on |
 //!
-//! A report is answered with 200 after the ledger's commit, never before. Requests that a web page or a proxy may have sent
-//! (a Host that is not this host's, X-Forwarded-For) are refused.
+//! A report is answered with 200 after the ledger's commit, never before. With client authentication every call has to be signed
+//! ([`crate::auth`]); without it, requests that a web page or a proxy may have sent (a Host that is not this host's, X-Forwarded-For)
+//! are refused.
 
 mod json;
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,6 +26,8 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use tokio::time::Instant;
 
+use crate::auth::{AuthError, Claim, ClientAuth};
+use crate::clock;
 use crate::ledger::{CallKey, KeyKind, Ledger, ReportError};
 use crate::listener::Bounds;
 use crate::marketplace::{CallError, Marketplace};
@@ -43,6 +47,7 @@ struct Shared<M> {
     ledger: Ledger,
     product: ProductCode,
     marketplace: M,
+    auth: Option<ClientAuth>,
     quit: Option<DrainTrigger>,
     began: Instant,
     /// Milliseconds from `began` to the last report; 0 is none.
@@ -88,17 +93,19 @@ impl<M> Clone for Api<M> {
 }
 
 impl<M: Marketplace + Clone> Api<M> {
-    /// The endpoint of `product` over `ledger`; dry runs go through `marketplace`.
+    /// The endpoint of `product` over `ledger`; dry runs go through `marketplace`. With `auth` every call has to be signed.
     pub fn new(
         ledger: Ledger,
         product: ProductCode,
         marketplace: M,
+        auth: Option<ClientAuth>,
         quit: Option<DrainTrigger>,
     ) -> Self {
         let shared = Shared {
             ledger,
             product,
             marketplace,
+            auth,
             quit,
             began: Instant::now(),
             last_report_ms: AtomicU64::new(0),
@@ -135,8 +142,8 @@ impl<M: Marketplace + Clone> Api<M> {
     {
         let (parts, body) = request.into_parts();
         let aws = parts.uri.path() == "/";
-        let result = match check_origin(&parts) {
-            Ok(()) => self.route(&parts, body).await,
+        let result = match self.admit(&parts, body).await {
+            Ok(body) => self.route(&parts, &body).await,
             Err(error) => Err(error),
         };
         match result {
@@ -146,15 +153,46 @@ impl<M: Marketplace + Clone> Api<M> {
         }
     }
 
-    async fn route<B>(&self, parts: &Parts, body: B) -> Result<Response<Full<Bytes>>, ApiError>
+    /// The body of a request that may be answered. Who has no key of the file is refused before the body is kept.
+    async fn admit<B>(&self, parts: &Parts, body: B) -> Result<Bytes, ApiError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let Some(auth) = &self.shared.auth else {
+            check_origin(parts)?;
+            return collect(body).await;
+        };
+        let refuse = |error: AuthError| {
+            auth.note_refusal(&error);
+            ApiError {
+                status: if parts.uri.path() == "/" {
+                    StatusCode::BAD_REQUEST
+                } else {
+                    StatusCode::FORBIDDEN
+                },
+                ..ApiError::new(error.name(), error.to_string())
+            }
+        };
+        let keys = auth.keys();
+        match Claim::read(parts, &keys, clock::now()) {
+            Ok(claim) => {
+                let body = collect(body).await?;
+                claim.verify(&body).map_err(refuse)?;
+                Ok(body)
+            }
+            Err(error) => {
+                discard(body).await;
+                Err(refuse(error))
+            }
+        }
+    }
+
+    async fn route(&self, parts: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
         let path = parts.uri.path();
         match (&parts.method, path) {
-            (&Method::POST, "/") => self.aws(parts, &collect(body).await?).await,
-            (&Method::POST, "/v1/usage") => self.take_json(parts, &collect(body).await?).await,
+            (&Method::POST, "/") => self.aws(parts, body).await,
+            (&Method::POST, "/v1/usage") => self.take_json(parts, body).await,
             (&Method::GET, _) if path.starts_with("/v1/usage/") => {
                 self.find(&path["/v1/usage/".len()..]).await
             }
@@ -382,6 +420,18 @@ where
             ..ApiError::validation(format!("the body did not come within {BODY_TIMEOUT:?}"))
         }),
     }
+}
+
+/// Reads a body that nobody wants to its end, so that the caller gets to read the answer.
+async fn discard<B>(body: B)
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = pin!(Limited::new(body, BODY_BYTES_MAX));
+    let end = async { while let Some(Ok(_)) = body.frame().await {} };
+    // A body that does not end in time is cut off together with its connection.
+    let _ = tokio::time::timeout(BODY_TIMEOUT, end).await;
 }
 
 /// What makes two reports the same: their parameters by value, not the bytes of the body.

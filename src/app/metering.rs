@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -18,7 +17,7 @@ use crate::config::RunConfig;
 use crate::control;
 use crate::entitlement::status::{StateName, Status};
 use crate::ledger::{Filter, Ledger, Opened, Options, Record, RecordState};
-use crate::listener;
+use crate::listener::{self, Bound};
 use crate::marketplace::Marketplace;
 use crate::meter::Gate;
 use crate::shutdown::DrainTrigger;
@@ -51,7 +50,7 @@ impl<M: Marketplace + Clone> Metering<M> {
         config: &RunConfig,
         identity: &str,
         marketplace: M,
-        listener: TcpListener,
+        listener: Bound,
         quit: DrainTrigger,
         answers: watch::Sender<Option<Answered>>,
     ) -> Result<Self, AppError> {
@@ -79,6 +78,7 @@ impl<M: Marketplace + Clone> Metering<M> {
             ledger.clone(),
             config.product_code.clone(),
             marketplace.clone(),
+            config.metering.client_auth.clone(),
             quit,
         );
         let served = api.clone();
@@ -86,7 +86,10 @@ impl<M: Marketplace + Clone> Metering<M> {
             let api = served.clone();
             async move { api.answer(request).await }
         };
-        tokio::spawn(listener::serve(listener, api::BOUNDS, handle));
+        match listener {
+            Bound::Tcp(listener) => tokio::spawn(listener::serve(listener, api::BOUNDS, handle)),
+            Bound::Unix(listener) => tokio::spawn(listener::serve(listener, api::BOUNDS, handle)),
+        };
         let submitter = submitter::run(
             Arc::new(marketplace),
             config.product_code.clone(),

@@ -5,9 +5,12 @@
 
 mod aws;
 mod bad_input;
+mod callers;
 mod places;
 mod pod;
 mod proofs;
 mod refusals;
 mod registration;
 mod signals;
+#[path = "../auth/signer.rs"]
+mod signer;
