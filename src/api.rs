@@ -8,14 +8,16 @@
 //! | POST /v1/entitlement/challenge | a fresh RegisterUsage with the app's `{"nonce"}`, for an app that checks its sidecar |
 //! | POST /quitquitquit | ends the sidecar as SIGTERM does, where `TOLLGATE_QUITQUITQUIT` is on |
 //!
-//! A report is answered with 200 after the ledger's commit, never before. Requests that a web page or a proxy may have sent
-//! (a Host that is not this host's, X-Forwarded-For) are refused.
+//! A report is answered with 200 after the ledger's commit, never before. With client authentication every call has to be signed
+//! ([`crate::auth`]); without it, requests that a web page or a proxy may have sent (a Host that is not this host's, X-Forwarded-For)
+//! are refused.
 
 mod aws;
 mod challenge;
 mod json;
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -30,6 +32,8 @@ use tokio::time::Instant;
 
 use challenge::Limiter;
 
+use crate::auth::{AuthError, Claim, ClientAuth};
+use crate::clock;
 use crate::entitlement::keys::KeyRing;
 use crate::ledger::{CallKey, KeyKind, Ledger};
 use crate::listener::Bounds;
@@ -58,6 +62,8 @@ pub struct Setup<M> {
     pub passthrough: bool,
     /// What RegisterUsage's answers are verified with; none where the product has no RegisterUsage.
     pub keys: Option<KeyRing>,
+    /// Whose calls are taken; without it anybody's on this host.
+    pub auth: Option<ClientAuth>,
     /// What `POST /quitquitquit` triggers, where it is on.
     pub quit: Option<DrainTrigger>,
 }
@@ -69,6 +75,7 @@ struct Shared<M> {
     marketplace: M,
     passthrough: bool,
     keys: Option<KeyRing>,
+    auth: Option<ClientAuth>,
     quit: Option<DrainTrigger>,
     limiter: Limiter,
     began: Instant,
@@ -124,6 +131,7 @@ impl<M: Marketplace + Clone> Api<M> {
             marketplace,
             passthrough,
             keys,
+            auth,
             quit,
         } = setup;
         let shared = Shared {
@@ -132,6 +140,7 @@ impl<M: Marketplace + Clone> Api<M> {
             marketplace,
             passthrough,
             keys,
+            auth,
             quit,
             limiter: Limiter::new(Instant::now()),
             began: Instant::now(),
@@ -169,8 +178,8 @@ impl<M: Marketplace + Clone> Api<M> {
     {
         let (parts, body) = request.into_parts();
         let aws = parts.uri.path() == "/";
-        let result = match check_origin(&parts) {
-            Ok(()) => self.route(&parts, body).await,
+        let result = match self.admit(&parts, body).await {
+            Ok(body) => self.route(&parts, &body).await,
             Err(error) => Err(error),
         };
         match result {
@@ -180,21 +189,50 @@ impl<M: Marketplace + Clone> Api<M> {
         }
     }
 
-    async fn route<B>(&self, parts: &Parts, body: B) -> Result<Response<Full<Bytes>>, ApiError>
+    /// The body of a request that may be answered. Who has no key of the file is refused before the body is kept.
+    async fn admit<B>(&self, parts: &Parts, body: B) -> Result<Bytes, ApiError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let Some(auth) = &self.shared.auth else {
+            check_origin(parts)?;
+            return collect(body).await;
+        };
+        let refuse = |error: AuthError| {
+            auth.note_refusal(&error);
+            ApiError {
+                status: if parts.uri.path() == "/" {
+                    StatusCode::BAD_REQUEST
+                } else {
+                    StatusCode::FORBIDDEN
+                },
+                ..ApiError::new(error.name(), error.to_string())
+            }
+        };
+        let keys = auth.keys();
+        match Claim::read(parts, &keys, clock::now()) {
+            Ok(claim) => {
+                let body = collect(body).await?;
+                claim.verify(&body).map_err(refuse)?;
+                Ok(body)
+            }
+            Err(error) => {
+                discard(body).await;
+                Err(refuse(error))
+            }
+        }
+    }
+
+    async fn route(&self, parts: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
         let path = parts.uri.path();
         match (&parts.method, path) {
-            (&Method::POST, "/") => self.aws(parts, &collect(body).await?).await,
-            (&Method::POST, "/v1/usage") => self.take_json(parts, &collect(body).await?).await,
+            (&Method::POST, "/") => self.aws(parts, body).await,
+            (&Method::POST, "/v1/usage") => self.take_json(parts, body).await,
             (&Method::GET, _) if path.starts_with("/v1/usage/") => {
                 self.find(&path["/v1/usage/".len()..]).await
             }
-            (&Method::POST, "/v1/entitlement/challenge") => {
-                self.challenge(&collect(body).await?).await
-            }
+            (&Method::POST, "/v1/entitlement/challenge") => self.challenge(body).await,
             (&Method::POST, "/quitquitquit") => self.quit(),
             (_, "/" | "/v1/usage" | "/v1/entitlement/challenge" | "/quitquitquit") => {
                 Err(ApiError {
@@ -369,6 +407,18 @@ where
             ..ApiError::validation(format!("the body did not come within {BODY_TIMEOUT:?}"))
         }),
     }
+}
+
+/// Reads a body that nobody wants to its end, so that the caller gets to read the answer.
+async fn discard<B>(body: B)
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = pin!(Limited::new(body, BODY_BYTES_MAX));
+    let end = async { while let Some(Ok(_)) = body.frame().await {} };
+    // A body that does not end in time is cut off together with its connection.
+    let _ = tokio::time::timeout(BODY_TIMEOUT, end).await;
 }
 
 /// What makes two reports the same: their parameters by value, not the bytes of the body.

@@ -8,6 +8,7 @@
 //! | [`entitlement`] | the gate: state machine, signature, grant, status file |
 //! | [`marketplace`] | AWS, behind a trait |
 //! | [`api`], [`wire`] | the metering endpoint, and AWS JSON 1.1 |
+//! | [`auth`] | callers of the metering endpoint, proven by SigV4 |
 //! | [`ledger`] | the durable side of the core |
 //! | [`submitter`] | from the ledger to AWS and back |
 //! | [`control`] | `tollgate usage` and the running sidecar |
@@ -19,6 +20,7 @@
 pub mod api;
 pub mod app;
 pub mod atomic_file;
+pub mod auth;
 pub mod backoff;
 pub mod cli;
 pub mod clock;

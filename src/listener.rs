@@ -1,8 +1,12 @@
 //! HTTP/1.1 listeners with every bound in one place: connections, header size and time.
 
 use std::convert::Infallible;
+use std::fs;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +19,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::sync::{Notify, Semaphore};
 
 /// Bounds of one listener.
@@ -29,27 +33,129 @@ pub struct Bounds {
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "can't listen on {address} ({setting}): {source}; choose an address of this host and a port that nothing else uses"
-)]
-pub struct ListenError {
-    address: SocketAddr,
-    setting: &'static str,
-    source: std::io::Error,
+pub enum ListenError {
+    /// On an address.
+    #[error(
+        "can't listen on {address} ({setting}): {source}; choose an address of this host and a port that nothing else uses"
+    )]
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// The variable that says so.
+        setting: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// On a socket in the file system.
+    #[error("can't listen on unix:{path} ({setting}): {source}; choose a path in a folder that this user may write", path = path.display())]
+    Unix {
+        /// Where.
+        path: PathBuf,
+        /// The variable that says so.
+        setting: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A listening socket in the file system that goes when this does.
+#[derive(Debug)]
+pub struct SocketFile {
+    listener: UnixListener,
+    path: PathBuf,
 }
 
 const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Whoever is in the sidecar's group may meter.
+const SOCKET_MODE: u32 = 0o660;
+const SOCKET_BACKLOG: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens `address`, which `setting` names.
 pub async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address)
         .await
-        .map_err(|source| ListenError {
+        .map_err(|source| ListenError::Tcp {
             address,
             setting,
             source,
         })
+}
+
+/// The metering endpoint's listener: of either kind.
+#[derive(Debug)]
+pub enum Bound {
+    /// On an address.
+    Tcp(TcpListener),
+    /// In the file system.
+    Unix(SocketFile),
+}
+
+impl Bound {
+    /// Where it listens, in the form of the setting.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener
+                .local_addr()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            Self::Unix(file) => format!("unix:{}", file.path.display()),
+        }
+    }
+}
+
+/// Opens a socket at `path`, which `setting` names, and creates its folder. A socket that nobody listens on any more is
+/// replaced; one that is in use, or another file, is not.
+pub async fn bind_file(path: &Path, setting: &'static str) -> Result<SocketFile, ListenError> {
+    open_socket(path).await.map_err(|source| ListenError::Unix {
+        path: path.to_owned(),
+        setting,
+        source,
+    })
+}
+
+async fn open_socket(path: &Path) -> io::Result<SocketFile> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    remove_stale(path).await?;
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    // Nobody can connect before the mode is right: until then nothing listens.
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+    Ok(SocketFile {
+        listener: socket.listen(SOCKET_BACKLOG)?,
+        path: path.to_owned(),
+    })
+}
+
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(io::Error::other(
+                "there is a file that is no socket, and it is not replaced",
+            ));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens there",
+        )),
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "the socket is gone already");
+        }
+    }
 }
 
 /// A socket that takes connections.
@@ -78,6 +184,14 @@ impl Accept for UnixListener {
 
     async fn next(&self) -> std::io::Result<UnixStream> {
         Ok(self.accept().await?.0)
+    }
+}
+
+impl Accept for SocketFile {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> std::io::Result<UnixStream> {
+        self.listener.next().await
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -21,7 +20,7 @@ use crate::descriptors;
 use crate::entitlement::keys::KeyRing;
 use crate::entitlement::status::{StateName, Status};
 use crate::ledger::{Filter, Ledger, Opened, Options, Record, RecordState};
-use crate::listener::{self, Bounds};
+use crate::listener::{self, Bound, Bounds};
 use crate::marketplace::Marketplace;
 use crate::meter::Gate;
 use crate::shutdown::DrainTrigger;
@@ -54,7 +53,7 @@ impl<M: Marketplace + Clone> Metering<M> {
         config: &RunConfig,
         identity: &str,
         marketplace: M,
-        listener: TcpListener,
+        listener: Bound,
         quit: DrainTrigger,
         answers: watch::Sender<Option<Answered>>,
         keys: Option<KeyRing>,
@@ -85,6 +84,7 @@ impl<M: Marketplace + Clone> Metering<M> {
             marketplace: marketplace.clone(),
             passthrough: config.metering.saas_mode == Some(SaasMode::Passthrough),
             keys,
+            auth: config.metering.client_auth.clone(),
             quit,
         });
         let served = api.clone();
@@ -98,7 +98,10 @@ impl<M: Marketplace + Clone> Metering<M> {
                 .min(descriptors::for_connections()),
             ..api::BOUNDS
         };
-        tokio::spawn(listener::serve(listener, bounds, handle));
+        match listener {
+            Bound::Tcp(listener) => tokio::spawn(listener::serve(listener, bounds, handle)),
+            Bound::Unix(listener) => tokio::spawn(listener::serve(listener, bounds, handle)),
+        };
         let submitter = submitter::run(
             Arc::new(marketplace),
             config.product_code.clone(),

@@ -80,7 +80,12 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "listen",
         "ADDR",
-        "Metering endpoint for the main container, loopback only [default: 127.0.0.1:8421]",
+        "Metering endpoint: loopback or unix:/path, any address with client authentication [default: 127.0.0.1:8421]",
+    ),
+    setting(
+        "client-auth-file",
+        "FILE",
+        "Key pairs with one of which callers of the metering endpoint must sign (SigV4) [default: none, nobody signs]",
     ),
     setting(
         "dimensions",

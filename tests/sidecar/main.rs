@@ -6,6 +6,7 @@
 mod answers;
 mod aws;
 mod bad_input;
+mod callers;
 mod endpoint;
 mod ledgers;
 mod places;
@@ -16,5 +17,7 @@ mod refusals;
 mod registration;
 mod shutdown;
 mod signals;
+#[path = "../auth/signer.rs"]
+mod signer;
 mod undecided;
 mod volume;

@@ -327,8 +327,13 @@ pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
 
 /// Sends `request` as it is and reads the answer to its end.
 pub fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
+    let stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange_on(stream, request)
+}
+
+/// The same on a connection that is there already.
+pub fn exchange_on(mut stream: impl Read + Write, request: &str) -> Option<(u16, String)> {
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
