@@ -201,6 +201,11 @@ impl Core {
                 at: now,
                 aws_id: Some(aws_id),
             }),
+            // One page of AWS's says so of identical repeats too: then the record that is there may be one of our attempts.
+            Answer::Duplicate if doubtful && submission.request.key.customer.is_some() => {
+                let problem = "AWS has a record for this hour, of this quantity or another";
+                self.park(now, bucket, problem.to_owned());
+            }
             // AWS answers an identical repeat with success. So the record that is there is none of our attempts.
             Answer::Duplicate => {
                 self.roll_forward(
@@ -421,7 +426,8 @@ impl Core {
             .problem
             .clone()
             .unwrap_or_else(|| "it was never sent".to_owned());
-        let problem = format!("not delivered while AWS took it; at last: {last}");
+        let within = submission.request.key.window().in_words();
+        let problem = format!("not delivered within {within}; at last: {last}");
         if submission.doubtful {
             self.park(now, bucket, problem);
         } else if submission.not_entitled {

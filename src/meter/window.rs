@@ -44,6 +44,14 @@ impl Window {
         }
     }
 
+    /// For people.
+    pub(super) fn in_words(self) -> &'static str {
+        match self {
+            Self::Pod => "six hours",
+            Self::Customer => "a day, or before its month was closed",
+        }
+    }
+
     fn hours(self) -> i64 {
         match self {
             Self::Pod => POD_HOURS,
