@@ -45,6 +45,8 @@ pub(crate) enum Op {
     Restart {
         counted: u64,
     },
+    /// The process is told to end, and goes on for a while.
+    Signal,
     DrainAndRestart {
         counted: u64,
     },
@@ -141,9 +143,9 @@ impl World {
             }
             Op::ReplyError { which, error } => self.reply(*which, |_, _, _, _| refusal(*error)),
             Op::Restart { counted } => self.restart(*counted),
+            Op::Signal => self.signal(),
             Op::DrainAndRestart { counted } => {
-                self.draining = true;
-                self.decide(Core::drain);
+                self.signal();
                 self.restart(*counted);
             }
             Op::Identity {
@@ -335,6 +337,11 @@ impl World {
         self.decide(|core, now| core.open(now, &identity));
         self.decide(Core::open_gate);
         self.hour_seen();
+    }
+
+    fn signal(&mut self) {
+        self.draining = true;
+        self.decide(Core::drain);
     }
 
     fn restart(&mut self, counted: u64) {
