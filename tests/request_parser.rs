@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tollgate::marketplace::meter_usage_body;
-use tollgate::meter::{Amount, Request};
+use tollgate::meter::{Amount, Request, SeriesKey};
 use tollgate::usage::{Allocation, BucketId, ProductCode, Quantity, TagSet};
 use tollgate::wire::{ApiError, MeterUsage};
 
@@ -74,11 +74,11 @@ fn survives_the_way_to_aws(usage: &MeterUsage) {
     let (quantity, allocations) = parts(usage);
     let request = Request {
         bucket: BucketId(1),
-        dimension: usage.report.dimension.clone(),
+        key: SeriesKey::pod(usage.report.dimension.clone()),
         timestamp: usage.report.at.unwrap(),
         quantity,
         allocations: allocations.to_vec(),
-        token: "token".parse().unwrap(),
+        token: Some("token".parse().unwrap()),
     };
     let again = parse(&meter_usage_body(&product(), &request)).unwrap();
     assert_eq!(again.report, usage.report);
