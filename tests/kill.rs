@@ -54,7 +54,9 @@ fn what_aws_bills_is_what_was_acknowledged() {
     first.answers("/readyz", 200);
     let load = Load::start(pod.metering, seed);
     drop(first);
-    for kill in 0..kills {
+    let mut kill = 0;
+    // An outage that has begun goes on to its end.
+    while kill < kills || weather.outage_begun.is_some() {
         let moment = weather
             .change(kill)
             .unwrap_or_else(|| some_moment(&mut random));
@@ -63,6 +65,7 @@ fn what_aws_bills_is_what_was_acknowledged() {
         let sidecar = pod.start();
         wait_for(&moment, &mut random, &aws, &sidecar, load.shared());
         drop(sidecar);
+        kill += 1;
         assert!(
             !pod.log().contains("damaged-"),
             "a ledger that was killed is not damaged:\n{}",
@@ -73,7 +76,7 @@ fn what_aws_bills_is_what_was_acknowledged() {
     let expected = finish(&pod, load);
     let (drains, doubts) = drain(&pod, &aws);
     eprintln!(
-        "{kills} kills, {drains} drains, {doubts} records were in doubt, {} AWS calls, {} records; {expected}",
+        "{kill} kills, {drains} drains, {doubts} records were in doubt, {} AWS calls, {} records; {expected}",
         aws.count("MeterUsage"),
         aws.records().len()
     );
