@@ -1,6 +1,6 @@
 # Each target is a line or two; what is longer is a script.
 
-.PHONY: build image demo test test-charts test-containers lint bench
+.PHONY: build image demo test test-charts test-containers kill lint bench
 
 build:
 	cargo build --release --workspace --locked
@@ -17,6 +17,9 @@ test: test-charts
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 	tests/compat/run
+
+kill:
+	KILLS=200 cargo test --test kill --locked -- --nocapture
 
 test-charts:
 	tests/charts/setup

@@ -11,6 +11,7 @@ mod task_metadata;
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use serde::{Deserialize, Serialize};
 use task_metadata::TaskMetadata;
 pub use task_metadata::TaskMetadataError;
 
@@ -21,6 +22,8 @@ pub struct Host {
     pub platform: Platform,
     /// The task, pod or host: what AWS counts once an hour.
     pub identity: String,
+    /// Where that is from.
+    pub identity_source: IdentitySource,
     /// The region to ask.
     pub region: String,
 }
@@ -34,6 +37,18 @@ pub enum Platform {
     Eks,
     /// Anything else.
     Unknown,
+}
+
+/// Where an identity is from: two are comparable only where both are from the same source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdentitySource {
+    /// The ECS agent.
+    TaskArn,
+    /// `POD_UID`.
+    PodUid,
+    /// The host's name.
+    HostName,
 }
 
 /// Why platform, identity or region can't be found.
@@ -110,21 +125,25 @@ pub async fn discover<R: Future<Output = Option<String>>>(
             "the configured region is not the one that the task runs in; AWS refuses RegisterUsage from another region"
         );
     }
+    let (identity, identity_source) = match task {
+        Some(task) => (task.arn, IdentitySource::TaskArn),
+        None => local_identity(environment)?,
+    };
     Ok(Host {
         platform: Platform::of(environment),
-        identity: match task {
-            Some(task) => task.arn,
-            None => local_identity(environment)?,
-        },
+        identity,
+        identity_source,
         region,
     })
 }
 
 /// The identity of a process in the main container, as far as it can be told without asking the network.
-pub fn local_identity(environment: &BTreeMap<String, String>) -> Result<String, HostError> {
+pub fn local_identity(
+    environment: &BTreeMap<String, String>,
+) -> Result<(String, IdentitySource), HostError> {
     const POD_UID_CHARS_MAX: usize = 128;
     let Some(uid) = environment.get(POD_UID) else {
-        return Ok(host_name());
+        return Ok((host_name(), IdentitySource::HostName));
     };
     let plausible = !uid.is_empty()
         && uid.len() <= POD_UID_CHARS_MAX
@@ -132,7 +151,7 @@ pub fn local_identity(environment: &BTreeMap<String, String>) -> Result<String, 
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
     if plausible {
-        Ok(uid.clone())
+        Ok((uid.clone(), IdentitySource::PodUid))
     } else {
         Err(HostError::BadPodUid(uid.clone()))
     }

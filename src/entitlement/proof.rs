@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::nonce::{self, Binding};
-use super::platform::{self, Platform};
+use super::platform::{self, IdentitySource, Platform};
 use super::signature::{self, Expected, SignatureError};
 use super::status::{StateName, Status};
 use crate::config::{EntitlementCheck, ProofConfig};
@@ -65,15 +65,19 @@ pub enum ProofError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     platform: Platform,
-    identity: Option<String>,
+    identity: Option<(String, IdentitySource)>,
 }
 
 impl Place {
-    /// This container, as far as its environment tells: a main container often lacks POD_UID, and then has nothing to compare.
+    /// This container, as far as its environment tells: a main container often lacks POD_UID, and then has nothing to compare
+    /// with the sidecar's.
     pub async fn here(environment: &BTreeMap<String, String>) -> Self {
         let platform = Platform::of(environment);
         let identity = match platform {
-            Platform::Ecs => platform::task_arn(environment).await.ok().flatten(),
+            Platform::Ecs => {
+                let arn = platform::task_arn(environment).await.ok().flatten();
+                arn.map(|arn| (arn, IdentitySource::TaskArn))
+            }
             Platform::Eks | Platform::Unknown => platform::local_identity(environment).ok(),
         };
         Self { platform, identity }
@@ -89,8 +93,11 @@ impl Place {
 
     /// Identities can be told apart only where both sides take them from the same source.
     fn differs_from(&self, status: &Status) -> Option<String> {
-        let here = self.identity.as_ref()?;
-        let comparable = status.platform == self.platform.as_str();
+        let (here, source) = self.identity.as_ref()?;
+        let same_source = status
+            .identity_source
+            .is_none_or(|theirs| theirs == *source);
+        let comparable = status.platform == self.platform.as_str() && same_source;
         (comparable && status.identity != *here).then(|| here.clone())
     }
 }
@@ -140,7 +147,7 @@ fn check_entitled(status: &Status, config: &ProofConfig, place: &Place) -> Resul
     let expected = Expected {
         product_code,
         key_version,
-        nonce,
+        nonce: Some(nonce),
     };
     signature::verify(token, keys, expected)?;
     match &config.nonce {

@@ -2,18 +2,15 @@
 
 import contextlib
 import json
-import os
-import pathlib
 import subprocess
 import urllib.request
 
 import boto3
 import botocore.config
 import pytest
+from pod import BIN, PRODUCT, Pod
 
-BIN = pathlib.Path(os.environ.get("TOLLGATE_BIN_DIR", "target/debug"))
 ACCESS_KEY = {"aws_access_key_id": "SIMULATORKEY1", "aws_secret_access_key": "simulator-secret-1"}
-PRODUCT = "prod-demo"
 
 
 class Simulator:
@@ -78,3 +75,11 @@ def simulator(tmp_path):
 def client(simulator):
     """boto3, straight at the simulator, without retries."""
     return metering_client(simulator.url)
+
+
+@pytest.fixture
+def pod(tmp_path, simulator):
+    """A pod whose sidecar is not started yet."""
+    made = Pod(tmp_path, simulator)
+    yield made
+    made.close()
