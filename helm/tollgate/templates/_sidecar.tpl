@@ -43,26 +43,7 @@ Items of the pod's containers: nothing (mode native), or the sidecar (mode plain
   ports:
     - name: tollgate
       containerPort: {{ $t.healthPort }}
-  startupProbe:
-    httpGet:
-      path: /startupz
-      port: tollgate
-    periodSeconds: 1
-    timeoutSeconds: 3
-    failureThreshold: {{ include "tollgate.startupFailures" . }}
-  readinessProbe:
-    httpGet:
-      path: /readyz
-      port: tollgate
-    periodSeconds: 5
-    timeoutSeconds: 3
-  livenessProbe:
-    httpGet:
-      path: /livez
-      port: tollgate
-    periodSeconds: 10
-    timeoutSeconds: 3
-    failureThreshold: 6
+  {{- include "tollgate.probes" . | nindent 2 }}
   securityContext:
     {{- include "tollgate.securityContext" . | nindent 4 }}
   resources:
@@ -82,6 +63,29 @@ Items of the pod's containers: nothing (mode native), or the sidecar (mode plain
       mountPath: /etc/tollgate/ca
       readOnly: true
     {{- end }}
+{{- end -}}
+
+{{- define "tollgate.probes" -}}
+startupProbe:
+  httpGet:
+    path: /startupz
+    port: tollgate
+  periodSeconds: 1
+  timeoutSeconds: 3
+  failureThreshold: {{ include "tollgate.startupFailures" . }}
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: tollgate
+  periodSeconds: 5
+  timeoutSeconds: 3
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: tollgate
+  periodSeconds: 10
+  timeoutSeconds: 3
+  failureThreshold: 6
 {{- end -}}
 
 {{/*
@@ -130,7 +134,6 @@ What `tollgate wait` has to know too.
 {{- end -}}
 
 {{- define "tollgate.sidecarEnv" -}}
-{{- $t := .Values.tollgate -}}
 {{ include "tollgate.podUidEnv" . }}
 - name: POD_NAME
   valueFrom:
@@ -140,6 +143,11 @@ What `tollgate wait` has to know too.
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
+{{ include "tollgate.settingsEnv" . }}
+{{- end -}}
+
+{{- define "tollgate.settingsEnv" -}}
+{{- $t := .Values.tollgate -}}
 # A folder of its own: the volume itself belongs to root and is open to all.
 - name: TOLLGATE_STATE_DIR
   value: /var/lib/tollgate/state
