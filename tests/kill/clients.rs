@@ -194,7 +194,7 @@ impl Client {
         usage["ClientToken"] = json!(self.key());
         if self.deliver(aws_report("", &usage)) {
             self.told.sum("tagged", total);
-            for (team, quantity) in parts {
+            for (team, quantity) in parts.into_iter().filter(|(team, _)| !team.is_empty()) {
                 self.told.tagged(team, quantity);
             }
         }
