@@ -196,7 +196,8 @@ impl<M: Marketplace + Clone> Api<M> {
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let usage = MeterUsage::parse(body, &self.shared.product)?;
         if usage.dry_run {
-            return self.dry_run(body.clone()).await;
+            // Boxed, so that the future of every report is no larger for it.
+            return Box::pin(self.dry_run(body.clone())).await;
         }
         let key = match &usage.client_token {
             Some(token) => Some(CallKey::new(
@@ -387,7 +388,7 @@ where
 /// What makes two reports the same: their parameters by value, not the bytes of the body.
 fn fingerprint(report: &Report) -> Vec<u8> {
     let at = report.at.map(crate::usage::Moment::as_millis);
-    serde_json::to_vec(&(report.dimension.as_str(), at, &report.amount))
+    postcard::to_stdvec(&(report.dimension.as_str(), at, &report.amount))
         .expect("a report is plain data")
 }
 
