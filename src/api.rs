@@ -232,7 +232,7 @@ impl<M: Marketplace + Clone> Api<M> {
             (&Method::GET, _) if path.starts_with("/v1/usage/") => {
                 self.find(&path["/v1/usage/".len()..]).await
             }
-            (&Method::POST, "/v1/entitlement/challenge") => self.challenge(body).await,
+            (&Method::POST, "/v1/entitlement/challenge") => Box::pin(self.challenge(body)).await,
             (&Method::POST, "/quitquitquit") => self.quit(),
             (_, "/" | "/v1/usage" | "/v1/entitlement/challenge" | "/quitquitquit") => {
                 Err(ApiError {
@@ -424,7 +424,7 @@ where
 /// What makes two reports the same: their parameters by value, not the bytes of the body.
 fn fingerprint(report: &Report) -> Vec<u8> {
     let at = report.at.map(crate::usage::Moment::as_millis);
-    serde_json::to_vec(&(report.dimension.as_str(), at, &report.amount))
+    postcard::to_stdvec(&(report.dimension.as_str(), at, &report.amount))
         .expect("a report is plain data")
 }
 

@@ -1,4 +1,7 @@
 //! HTTP/1.1 listeners with every bound in one place: connections, header size and time.
+//!
+//! Connections that wait for a request are looked over ten times in a header's time, by one timer for all of them: a timer
+//! for each would be set, moved and taken back with every request.
 
 use std::convert::Infallible;
 use std::fs;
@@ -7,27 +10,27 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// Bounds of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Connections served at once.
     pub connections_max: usize,
-    /// From the connection, or the last answer on it, to a complete request header.
+    /// From the connection, or the last answer on it, to a complete request header. Up to a tenth more.
     pub header_timeout: Duration,
 }
 
@@ -196,6 +199,63 @@ impl Accept for SocketFile {
     }
 }
 
+/// How long a connection has been without a request.
+#[derive(Clone)]
+struct Waiting {
+    began: Instant,
+    /// Milliseconds from `began`; [`ANSWERING`] while there is a request.
+    since_ms: Arc<AtomicU64>,
+}
+
+/// A connection as its listener sees it.
+struct Served {
+    waiting: Waiting,
+    task: AbortHandle,
+}
+
+const ANSWERING: u64 = u64::MAX;
+
+impl Waiting {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            since_ms: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    fn answers(&self) {
+        self.since_ms.store(ANSWERING, Ordering::Relaxed);
+    }
+
+    fn waits(&self) {
+        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// None while there is a request.
+    fn waited_ms(&self) -> Option<u64> {
+        match self.since_ms.load(Ordering::Relaxed) {
+            ANSWERING => None,
+            since_ms => Some(self.now_ms().saturating_sub(since_ms)),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(ANSWERING - 1)
+    }
+}
+
+impl Served {
+    fn is_open(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    fn has_waited(&self, timeout: Duration) -> bool {
+        self.waiting
+            .waited_ms()
+            .is_some_and(|ms| u128::from(ms) >= timeout.as_millis())
+    }
+}
+
 /// Serves connections for ever; a dropped future closes them all. Where there are as many as allowed, the one that has been
 /// idle for longest makes room for the next, so that idle connections keep nobody out.
 pub async fn serve<A, H, R>(listener: A, bounds: Bounds, handle: H)
@@ -205,69 +265,63 @@ where
     R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let handle: Handler = Arc::new(move |request| Box::pin(handle(request)));
-    let slots = Arc::new(Semaphore::new(bounds.connections_max));
-    let crowded = Arc::new(Notify::new());
-    let mut connections = tokio::task::JoinSet::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut served: Vec<Served> = Vec::new();
+    let mut sweep = tokio::time::interval(bounds.header_timeout / 10);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let stream = accept(&listener).await;
-        while connections.try_join_next().is_some() {}
-        if slots.available_permits() == 0 {
-            crowded.notify_one();
+        if served.len() >= bounds.connections_max {
+            served.retain(Served::is_open);
         }
-        let slot = Arc::clone(&slots)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        // Where nobody was left to be told, nobody has to leave any more.
-        let _ = crowded.notified().now_or_never();
-        let (handle, crowded) = (Arc::clone(&handle), Arc::clone(&crowded));
-        connections.spawn(async move {
-            let _slot = slot;
-            serve_one(stream, bounds, &handle, &crowded).await;
-        });
+        let crowded = served.len() >= bounds.connections_max;
+        let idlest = if crowded { idlest(&served) } else { None };
+        tokio::select! {
+            stream = accept(&listener), if !crowded || idlest.is_some() => {
+                if let Some(index) = idlest {
+                    served.swap_remove(index).task.abort();
+                }
+                let waiting = Waiting::new();
+                let task = tasks.spawn(serve_one(stream, Arc::clone(&handle), waiting.clone()));
+                served.push(Served { waiting, task });
+            }
+            _ = sweep.tick(), if !served.is_empty() => served.retain(|connection| {
+                if connection.has_waited(bounds.header_timeout) {
+                    connection.task.abort();
+                }
+                connection.is_open()
+            }),
+        }
+        while tasks.try_join_next().is_some() {}
     }
 }
 
-/// Serves one connection to its end, or until `crowded` picks it: it is closed if idle, and else with its next answer.
-async fn serve_one(
-    stream: Box<dyn Connection>,
-    bounds: Bounds,
-    handle: &Handler,
-    crowded: &Notify,
-) {
-    let (busy, answered) = (&AtomicBool::new(false), &Notify::new());
+/// The connection that has been without a request for longest; none where all are being answered.
+fn idlest(served: &[Served]) -> Option<usize> {
+    let waits = served
+        .iter()
+        .enumerate()
+        .filter_map(|(index, connection)| Some((connection.waiting.waited_ms()?, index)));
+    waits.max().map(|(_, index)| index)
+}
+
+async fn serve_one(stream: Box<dyn Connection>, handle: Handler, waiting: Waiting) {
     let service = service_fn(move |request| {
-        busy.store(true, Ordering::Relaxed);
+        waiting.answers();
         let answer = handle(request);
+        let waiting = waiting.clone();
         async move {
             let answer = answer.await;
-            busy.store(false, Ordering::Relaxed);
-            answered.notify_one();
+            waiting.waits();
             Ok::<_, Infallible>(answer)
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.header_timeout)
+        .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES_MAX)
+        // Answers are small: copying one beside its header costs less than a vectored write.
+        .writev(false)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => break ended,
-            // Those who wait for `crowded` are in line: whoever was active goes to its end.
-            () = answered.notified() => {}
-            () = crowded.notified() => {
-                if !busy.load(Ordering::Relaxed) {
-                    return;
-                }
-                connection.as_mut().graceful_shutdown();
-                break connection.await;
-            }
-        }
-    };
-    if let Err(error) = ended {
+    if let Err(error) = connection.await {
         tracing::debug!(%error, "connection ended early");
     }
 }
@@ -282,5 +336,73 @@ async fn accept<A: Accept>(listener: &A) -> Box<dyn Connection> {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        connections_max: 1,
+        header_timeout: Duration::from_millis(200),
+    };
+    const SLOW_ANSWER: Duration = Duration::from_millis(600);
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    /// How long a connection stays open after `sent`, and what comes over it.
+    async fn served(sent: &[u8]) -> (Duration, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let begin = Instant::now();
+        let server = tokio::spawn(serve(listener, BOUNDS, |_| async {
+            tokio::time::sleep(SLOW_ANSWER).await;
+            Response::new(Full::new(Bytes::from_static(b"answered")))
+        }));
+        client.write_all(sent).await.unwrap();
+        let mut received = Vec::new();
+        let closed = tokio::time::timeout(PATIENCE, client.read_to_end(&mut received)).await;
+        closed.expect("the connection is closed").unwrap();
+        server.abort();
+        (begin.elapsed(), received)
+    }
+
+    #[tokio::test]
+    async fn a_header_that_does_not_end_closes_the_connection() {
+        for sent in [&b""[..], b"GET / HT", &REQUEST[..REQUEST.len() - 1]] {
+            let (open, received) = served(sent).await;
+            assert!(open >= BOUNDS.header_timeout, "{open:?}");
+            assert!(received.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_answer_comes_and_an_idle_connection_closes_after_it() {
+        let (open, received) = served(REQUEST).await;
+        assert!(open >= SLOW_ANSWER + BOUNDS.header_timeout, "{open:?}");
+        assert!(received.ends_with(b"answered"));
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_makes_room_for_the_next() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, BOUNDS, |_| async {
+            Response::new(Full::new(Bytes::from_static(b"answered")))
+        }));
+        let idle = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(REQUEST).await.unwrap();
+        let mut received = [0; 12];
+        let answered = tokio::time::timeout(PATIENCE, second.read_exact(&mut received)).await;
+        answered.expect("the idle one gives way").unwrap();
+        assert_eq!(&received, b"HTTP/1.1 200");
+        drop(idle);
+        server.abort();
     }
 }

@@ -62,8 +62,8 @@ impl<M: Marketplace + Clone> Api<M> {
         match target.and_then(|target| target.strip_prefix(TARGET_PREFIX)) {
             Some("MeterUsage") => self.meter_usage(parts, body).await,
             Some("BatchMeterUsage") => self.batch_meter_usage(parts, body).await,
-            Some("ResolveCustomer") => self.resolve_customer(body).await,
-            Some("RegisterUsage") => self.register_usage(body).await,
+            Some("ResolveCustomer") => Box::pin(self.resolve_customer(body)).await,
+            Some("RegisterUsage") => Box::pin(self.register_usage(body)).await,
             _ => Err(ApiError::new(
                 "UnknownOperationException",
                 format!(
@@ -82,7 +82,8 @@ impl<M: Marketplace + Clone> Api<M> {
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let usage = MeterUsage::parse(body, &self.shared.product)?;
         if usage.dry_run {
-            return self.forward(Operation::MeterUsage, body.clone()).await;
+            // Boxed, so that the future of every report is no larger for it.
+            return Box::pin(self.forward(Operation::MeterUsage, body.clone())).await;
         }
         let key = match &usage.client_token {
             Some(token) => Some(CallKey::new(
@@ -102,7 +103,7 @@ impl<M: Marketplace + Clone> Api<M> {
         body: &Bytes,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         if self.shared.passthrough {
-            return self.forward(Operation::BatchMeterUsage, body.clone()).await;
+            return Box::pin(self.forward(Operation::BatchMeterUsage, body.clone())).await;
         }
         let (batch, reports) = BatchMeterUsage::parse(body, &self.shared.product)?;
         let key = invocation(parts, body);
