@@ -278,3 +278,20 @@ fn a_report_is_counted_once_for_each_key() {
     });
     assert_eq!(aws.billed("requests"), (3 + 3 + 5 + 5 + 7 + 7) * 1_000_000);
 }
+
+#[test]
+fn a_token_with_escapes_in_its_json_reaches_aws() {
+    let aws = Aws::start();
+    requests_after(&aws, &Pod::new(&aws), |pod| {
+        let target = "x-amz-target: AWSMPMeteringService.ResolveCustomer\r\n";
+        for token in [r"AAAA\/BBBB", r"AAAA\u003d"] {
+            let body = format!("{{\"RegistrationToken\":\"{token}\"}}");
+            let (_, answer) = pod.post("/", target, &body);
+            assert_eq!(
+                answer["__type"], "com.amazonaws.marketplacemetering#InvalidTokenException",
+                "AWS knows no such token: {answer}"
+            );
+        }
+    });
+    assert_eq!(aws.count("ResolveCustomer"), 2);
+}
