@@ -255,7 +255,7 @@ impl<M: Marketplace + Clone> Api<M> {
         body: &Bytes,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let report = json::parse_report(body)?;
-        let key = match header_text(&parts.headers, &IDEMPOTENCY_KEY) {
+        let key = match idempotency_key(&parts.headers)? {
             Some(key) => Some(CallKey::new(
                 KeyKind::IdempotencyKey,
                 key,
@@ -426,6 +426,25 @@ fn fingerprint(report: &Report) -> Vec<u8> {
     let at = report.at.map(crate::usage::Moment::as_millis);
     serde_json::to_vec(&(report.dimension.as_str(), at, &report.amount))
         .expect("a report is plain data")
+}
+
+/// A key that can't be read is refused: whoever sends one relies on a repeat's counting once.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    if keys.next().is_some() {
+        return Err(ApiError::validation(
+            "Idempotency-Key stands twice; give one",
+        ));
+    }
+    match key.to_str() {
+        Ok(key) if !key.is_empty() => Ok(Some(key)),
+        _ => Err(ApiError::validation(
+            "Idempotency-Key is empty or not printable ASCII; give one, or leave the header out",
+        )),
+    }
 }
 
 /// An SDK sends the same id with each of its own retries, and a new one with each call.

@@ -280,6 +280,26 @@ fn a_report_is_counted_once_for_each_key() {
 }
 
 #[test]
+fn an_idempotency_key_that_can_not_be_read_is_refused() {
+    let aws = Aws::start();
+    let report = r#"{"dimension":"requests","quantity":1}"#;
+    let unreadable = [
+        "idempotency-key:\r\n",
+        "idempotency-key: n\u{fc}mber-1\r\n",
+        "idempotency-key: 1\r\nidempotency-key: 1\r\n",
+        "idempotency-key: 1\r\nidempotency-key: 2\r\n",
+    ];
+    requests_after(&aws, &Pod::new(&aws), |pod| {
+        for lines in unreadable {
+            let (code, answer) = pod.post("/v1/usage", lines, report);
+            assert_eq!(code, 400, "{lines}: {answer}");
+            assert_eq!(answer["error"]["code"], "ValidationException");
+        }
+    });
+    assert_eq!(aws.billed("requests"), 0);
+}
+
+#[test]
 fn a_token_with_escapes_in_its_json_reaches_aws() {
     let aws = Aws::start();
     requests_after(&aws, &Pod::new(&aws), |pod| {
