@@ -182,11 +182,18 @@ impl<M: Marketplace + Clone> Api<M> {
             Ok(body) => self.route(&parts, &body).await,
             Err(error) => Err(error),
         };
-        match result {
+        let mut response = match result {
             Ok(response) => response,
             Err(error) if aws => aws_answer(error.status, error.name, &error.message),
             Err(error) => json::error(&error),
+        };
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Some(method) = method_of(parts.uri.path())
+        {
+            let method = HeaderValue::from_static(method);
+            response.headers_mut().insert(header::ALLOW, method);
         }
+        response
     }
 
     /// The body of a request that may be answered. Who has no key of the file is refused before the body is kept.
@@ -234,17 +241,17 @@ impl<M: Marketplace + Clone> Api<M> {
             }
             (&Method::POST, "/v1/entitlement/challenge") => self.challenge(body).await,
             (&Method::POST, "/quitquitquit") => self.quit(),
-            (_, "/" | "/v1/usage" | "/v1/entitlement/challenge" | "/quitquitquit") => {
-                Err(ApiError {
+            _ => Err(match method_of(path) {
+                Some(method) => ApiError {
                     status: StatusCode::METHOD_NOT_ALLOWED,
-                    ..ApiError::validation("only POST is served here")
-                })
-            }
-            _ => Err(ApiError {
-                status: StatusCode::NOT_FOUND,
-                ..ApiError::validation(
-                    "there are POST /, POST /v1/usage, GET /v1/usage/ID, POST /v1/entitlement/challenge and POST /quitquitquit",
-                )
+                    ..ApiError::validation(format!("only {method} is served here"))
+                },
+                None => ApiError {
+                    status: StatusCode::NOT_FOUND,
+                    ..ApiError::validation(
+                        "there are POST /, POST /v1/usage, GET /v1/usage/ID, POST /v1/entitlement/challenge and POST /quitquitquit",
+                    )
+                },
             }),
         }
     }
@@ -337,6 +344,15 @@ impl<M: Marketplace + Clone> Api<M> {
             json::CONTENT_TYPE,
             "{\"draining\":true}".to_owned(),
         ))
+    }
+}
+
+/// The one method that is served at `path`.
+fn method_of(path: &str) -> Option<&'static str> {
+    match path {
+        "/" | "/v1/usage" | "/v1/entitlement/challenge" | "/quitquitquit" => Some("POST"),
+        _ if path.starts_with("/v1/usage/") => Some("GET"),
+        _ => None,
     }
 }
 
