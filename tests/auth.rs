@@ -14,7 +14,7 @@ use http::Request;
 use http::request::Parts;
 use jiff::Timestamp;
 use serde::Deserialize;
-use tollgate::auth::{AuthError, Keys, verify};
+use tollgate::auth::{AuthError, Claim, Keys, verify};
 
 use signer::{ACCESS_KEY_ID, Call, SECRET, Signer};
 

@@ -54,7 +54,9 @@ fn what_aws_bills_is_what_was_acknowledged() {
     first.answers("/readyz", 200);
     let load = Load::start(pod.metering, seed);
     drop(first);
-    for kill in 0..kills {
+    let mut kill = 0;
+    // An outage that has begun goes on to its end.
+    while kill < kills || weather.outage_begun.is_some() {
         let moment = weather
             .change(kill)
             .unwrap_or_else(|| some_moment(&mut random));
@@ -63,6 +65,7 @@ fn what_aws_bills_is_what_was_acknowledged() {
         let sidecar = pod.start();
         wait_for(&moment, &mut random, &aws, &sidecar, load.shared());
         drop(sidecar);
+        kill += 1;
         assert!(
             !pod.log().contains("damaged-"),
             "a ledger that was killed is not damaged:\n{}",
@@ -71,9 +74,10 @@ fn what_aws_bills_is_what_was_acknowledged() {
     }
     aws.clear_faults();
     let expected = finish(&pod, load);
-    let (drains, doubts) = drain(&pod, &aws);
+    let (drains, doubts, listed) = drain(&pod, &aws);
+    keep_for_a_post_mortem(&expected, &listed, &aws, &pod);
     eprintln!(
-        "{kills} kills, {drains} drains, {doubts} records were in doubt, {} AWS calls, {} records; {expected}",
+        "{kill} kills, {drains} drains, {doubts} records were in doubt, {} AWS calls, {} records; {expected}",
         aws.count("MeterUsage"),
         aws.records().len()
     );
@@ -236,18 +240,20 @@ fn finish(pod: &Pod, load: Load) -> Expected {
     expected
 }
 
-/// Starts and stops until nothing is open, sealed or in doubt; says how often, and how many records were in doubt.
-fn drain(pod: &Pod, aws: &Aws) -> (usize, usize) {
+/// Starts and stops until nothing is open, sealed or in doubt; says how often, how many records were in doubt, and
+/// what `tollgate usage` lists at last.
+fn drain(pod: &Pod, aws: &Aws) -> (usize, usize, Vec<Value>) {
     let mut doubts = 0;
     for drains in 1..=DRAINS_MAX {
         let mut sidecar = pod.start();
         sidecar.answers("/readyz", 200);
         doubts += decide_doubts(pod, aws);
-        let unfinished: Vec<Value> = usage(pod).into_iter().filter(is_unfinished).collect();
+        let listed = usage(pod);
+        let finished = !listed.iter().any(is_unfinished);
         sidecar.signal("TERM");
         assert_eq!(sidecar.ends(), 0, "{}", pod.log());
-        if unfinished.is_empty() {
-            return (drains, doubts);
+        if finished {
+            return (drains, doubts, listed);
         }
     }
     panic!("something is never finished; log:\n{}", pod.log());
@@ -289,6 +295,22 @@ fn decide_doubts(pod: &Pod, aws: &Aws) -> usize {
         assert_eq!(code, 0, "{output}");
     }
     doubts
+}
+
+/// Where the bill is wrong, this says in which hour and how it came about.
+fn keep_for_a_post_mortem(expected: &Expected, listed: &[Value], aws: &Aws, pod: &Pod) {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("kill");
+    std::fs::create_dir_all(&folder).unwrap();
+    let billed: Vec<_> = aws.records().iter().map(|record| json!(record)).collect();
+    for (name, content) in [
+        ("expected", format!("{expected:#?}")),
+        ("usage.json", format!("{:#}", json!(listed))),
+        ("billed.json", format!("{:#}", json!(billed))),
+        ("log", pod.log()),
+    ] {
+        std::fs::write(folder.join(name), content).unwrap();
+    }
+    eprintln!("{} has the details", folder.display());
 }
 
 fn usage(pod: &Pod) -> Vec<Value> {

@@ -10,12 +10,12 @@ use http::Method;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tollgate::config::EntitlementCheck;
-use tollgate::config::metering::{MeteringConfig, OnMeteringFailure};
+use tollgate::config::metering::{Listen, MeteringConfig, OnMeteringFailure};
 use tollgate::entitlement::registrar;
 use tollgate::entitlement::status::{StateName, Status};
 use tollgate::health::Health;
-use tollgate::ledger::{Attempt, Ledger, Options};
-use tollgate::meter::{Amount, Answer, Gate, Report, Rules};
+use tollgate::ledger::{Ledger, Options};
+use tollgate::meter::{Amount, Answer, Call, Gate, Report, Rules};
 use tollgate::shutdown;
 use tollgate::usage::{Allocations, Moment, Period, Quantity};
 
@@ -28,6 +28,7 @@ fn rules() -> Rules {
         submit_jitter_ms: 0,
         dimensions: None,
         zero_usage: false,
+        saas: false,
     }
 }
 
@@ -35,7 +36,7 @@ fn rules() -> Rules {
 async fn undelivered(
     directory: &std::path::Path,
     ago_ms: i64,
-) -> (Ledger, UnboundedReceiver<Attempt>) {
+) -> (Ledger, UnboundedReceiver<Call>) {
     let options = Options {
         product: "prod".parse().unwrap(),
         identity: "pod-1".parse().unwrap(),
@@ -44,13 +45,14 @@ async fn undelivered(
         seed: Some(1),
     };
     let then = Moment::from(jiff::Timestamp::now()).plus_ms(-ago_ms);
-    let (ledger, attempts, _) = Ledger::open(directory, &options, Arc::new(move || then)).unwrap();
+    let (ledger, calls, _) = Ledger::open(directory, &options, Arc::new(move || then)).unwrap();
     let amount = Amount::Quantity {
         quantity: Quantity::ONE,
         allocations: Allocations::NONE,
     };
     let dimension = "gb".parse().unwrap();
     let report = Report {
+        customer: None,
         dimension,
         amount,
         at: None,
@@ -58,7 +60,7 @@ async fn undelivered(
     ledger.report(report, None).await.unwrap();
     ledger.gate(Gate::Open).await.unwrap();
     ledger.drain().await.unwrap();
-    (ledger, attempts)
+    (ledger, calls)
 }
 
 async fn readiness(health: &Health) -> u16 {
@@ -76,7 +78,9 @@ fn health(on_failure: OnMeteringFailure, ledger: &Ledger) -> Health {
         ..registrar::pending(&"prod".parse().unwrap(), &EntitlementCheck::None)
     };
     let config = MeteringConfig {
-        listen: "127.0.0.1:8421".parse().unwrap(),
+        listen: Listen::Tcp("127.0.0.1:8421".parse().unwrap()),
+        client_auth: None,
+        saas_mode: None,
         rules: rules(),
         on_failure,
         quitquitquit: false,
@@ -90,20 +94,21 @@ fn health(on_failure: OnMeteringFailure, ledger: &Ledger) -> Health {
 #[tokio::test]
 async fn readiness_fails_closed_once_usage_has_waited_too_long_and_recovers_by_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, mut attempts) = undelivered(folder.path(), 5 * HOUR_MS).await;
+    let (ledger, mut calls) = undelivered(folder.path(), 5 * HOUR_MS).await;
     let closed = health(OnMeteringFailure::Closed(Duration::from_hours(2)), &ledger);
     let patient = health(OnMeteringFailure::Closed(Duration::from_hours(6)), &ledger);
     let open = health(OnMeteringFailure::Open, &ledger);
     assert_eq!(readiness(&closed).await, 503);
     assert_eq!(readiness(&patient).await, 200);
     assert_eq!(readiness(&open).await, 200);
-    let attempt = attempts.recv().await.unwrap();
+    let call = calls.recv().await.unwrap();
+    let attempt = &call.attempts[0];
     let recorded = Answer::Recorded {
         aws_id: "aws-1".to_owned(),
     };
     let bucket = attempt.request.bucket;
     ledger
-        .answered(bucket, attempt.number, recorded)
+        .answered(vec![(bucket, attempt.number, recorded)])
         .await
         .unwrap();
     assert_eq!(readiness(&closed).await, 200);

@@ -23,7 +23,6 @@ fn status(advice_chars: usize) -> Status {
         registered_at: None,
         region: "us-east-1".to_owned(),
         identity: "task-1".to_owned(),
-        identity_source: None,
         platform: "ecs".to_owned(),
         public_key_rotation_at: None,
         version: "0.1.0".to_owned(),

@@ -90,8 +90,6 @@ struct Text(String);
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 const KEYS_MAX: usize = 256;
 const ID_BYTES_MAX: usize = 128;
-/// A signature can be tried against guessed secrets without asking anybody.
-const SECRET_BYTES_MIN: usize = 16;
 const SECRET_BYTES_MAX: usize = 128;
 /// Others may neither read nor write.
 const MODE_OTHERS: u32 = 0o006;
@@ -153,13 +151,15 @@ impl Key {
     fn new(members: &KeyMembers) -> Result<Self, &'static str> {
         let (id, secret) = (&members.access_key_id.0, &members.secret_access_key.0);
         if !is_access_key_id(id) {
-            return Err("its access_key_id is not 1 to 128 of the characters A-Z a-z 0-9 _ -");
+            return Err(
+                "its access_key_id is not 1 to 128 printable characters without spaces, commas, slashes and equals signs",
+            );
         }
-        if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len())
+        if !(1..=SECRET_BYTES_MAX).contains(&secret.len())
             || !secret.bytes().all(|byte| byte.is_ascii_graphic())
         {
             return Err(
-                "its secret_access_key is not 16 to 128 printable characters without spaces; `openssl rand -base64 30` makes one",
+                "its secret_access_key is not 1 to 128 printable characters without spaces; `openssl rand -base64 30` makes one",
             );
         }
         let mut seed = Zeroizing::new(Vec::with_capacity(4 + secret.len()));
@@ -215,7 +215,7 @@ pub(super) fn is_access_key_id(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len())
         && text
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b',' | b'='))
 }
 
 fn keyed(key: &[u8]) -> Hmac<Sha256> {

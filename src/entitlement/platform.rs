@@ -11,7 +11,6 @@ mod task_metadata;
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use serde::{Deserialize, Serialize};
 use task_metadata::TaskMetadata;
 pub use task_metadata::TaskMetadataError;
 
@@ -22,8 +21,6 @@ pub struct Host {
     pub platform: Platform,
     /// The task, pod or host: what AWS counts once an hour.
     pub identity: String,
-    /// Where that is from.
-    pub identity_source: IdentitySource,
     /// The region to ask.
     pub region: String,
 }
@@ -37,18 +34,6 @@ pub enum Platform {
     Eks,
     /// Anything else.
     Unknown,
-}
-
-/// Where an identity is from: two are comparable only where both are from the same source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IdentitySource {
-    /// The ECS agent.
-    TaskArn,
-    /// `POD_UID`.
-    PodUid,
-    /// The host's name.
-    HostName,
 }
 
 /// Why platform, identity or region can't be found.
@@ -101,7 +86,8 @@ impl Platform {
 }
 
 const TASK_METADATA_URI: &str = "ECS_CONTAINER_METADATA_URI_V4";
-const POD_UID: &str = "POD_UID";
+/// The variable with the pod's UID.
+pub(super) const POD_UID: &str = "POD_UID";
 
 /// Finds out platform, identity and region from `environment`; asks the ECS agent where there is one, and
 /// `instance_metadata` for the region only where nothing else names it.
@@ -125,25 +111,21 @@ pub async fn discover<R: Future<Output = Option<String>>>(
             "the configured region is not the one that the task runs in; AWS refuses RegisterUsage from another region"
         );
     }
-    let (identity, identity_source) = match task {
-        Some(task) => (task.arn, IdentitySource::TaskArn),
-        None => local_identity(environment)?,
-    };
     Ok(Host {
         platform: Platform::of(environment),
-        identity,
-        identity_source,
+        identity: match task {
+            Some(task) => task.arn,
+            None => local_identity(environment)?,
+        },
         region,
     })
 }
 
 /// The identity of a process in the main container, as far as it can be told without asking the network.
-pub fn local_identity(
-    environment: &BTreeMap<String, String>,
-) -> Result<(String, IdentitySource), HostError> {
+pub fn local_identity(environment: &BTreeMap<String, String>) -> Result<String, HostError> {
     const POD_UID_CHARS_MAX: usize = 128;
     let Some(uid) = environment.get(POD_UID) else {
-        return Ok((host_name(), IdentitySource::HostName));
+        return Ok(host_name());
     };
     let plausible = !uid.is_empty()
         && uid.len() <= POD_UID_CHARS_MAX
@@ -151,7 +133,7 @@ pub fn local_identity(
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
     if plausible {
-        Ok((uid.clone(), IdentitySource::PodUid))
+        Ok(uid.clone())
     } else {
         Err(HostError::BadPodUid(uid.clone()))
     }
@@ -165,7 +147,7 @@ pub async fn task_arn(
 }
 
 /// The host's name, as `uname -n` says it.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()

@@ -302,7 +302,6 @@ impl<M: Marketplace> Registrar<M> {
                 .and_then(|proof| proof.public_key_rotation_at)
                 .map(clock::rfc3339),
             identity: self.host.identity.clone(),
-            identity_source: Some(self.host.identity_source),
             platform: self.host.platform.as_str().to_owned(),
             ..pending(&self.product_code, &self.check)
         }
@@ -366,7 +365,6 @@ pub fn pending(product_code: &ProductCode, check: &EntitlementCheck) -> Status {
         registered_at: None,
         region: String::new(),
         identity: String::new(),
-        identity_source: None,
         platform: "unknown".to_owned(),
         public_key_rotation_at: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::platform::IdentitySource;
 use crate::atomic_file::{self, Durability};
 
 /// The schema that this version writes and reads.
@@ -44,9 +43,6 @@ pub struct Status {
     pub region: String,
     /// ECS task ARN, pod UID or host name; empty until it is known.
     pub identity: String,
-    /// Which of these it is; none until it is known.
-    #[serde(default)]
-    pub identity_source: Option<IdentitySource>,
     /// `ecs`, `eks` or `unknown`.
     pub platform: String,
     /// When the key version was or will be replaced, RFC 3339; AWS says so once it has expired.

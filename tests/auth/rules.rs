@@ -226,6 +226,13 @@ fn the_payload_is_hashed_whole() {
     ] {
         assert!(matches!(with(other), Err(AuthError::Payload(_))), "{other}");
     }
+    let unhashed = signed(root().with("x-amz-content-sha256", "UNSIGNED-PAYLOAD"));
+    let (parts, keys) = (unhashed.parts().unwrap(), known_keys());
+    let error = Claim::read(&parts, &keys, noon()).err().unwrap();
+    assert!(
+        error.to_string().contains("UNSIGNED-PAYLOAD"),
+        "before the body is read: {error}"
+    );
 }
 
 #[test]

@@ -34,6 +34,22 @@ token = "token-of-pod-1"
 role_arn = "arn:aws:iam::111122223333:role/metering"
 [[task]]
 id = "0a1b2c3d"
+[[caller]]
+access_key_id = "SIMULATORKEY1"
+secret_access_key = "simulator-secret-1"
+identity = "seller"
+[[customer]]
+id = "acme"
+product_code = "prod-demo"
+customer_aws_account_id = "222233334444"
+[[customer.license]]
+arn = "arn:aws:license-manager::222233334444:license:l-1"
+[[customer]]
+id = "umbrella"
+product_code = "prod-demo"
+customer_aws_account_id = "555566667777"
+[[customer.license]]
+arn = "arn:aws:license-manager::555566667777:license:l-2"
 """
 
 
@@ -133,6 +149,11 @@ class Simulator:
         """Units of the dimension `requests`, over all records."""
         totals = json.loads(self.admin("account"))["totals"]
         return sum(float(total["quantity"]) for total in totals if total["dimension"] == "requests")
+
+    def billed_to_customers(self):
+        """Units of the dimension `requests` for each customer."""
+        totals = json.loads(self.admin("account"))["saas_totals"]
+        return {total["customer"]: float(total["quantity"]) for total in totals if total["dimension"] == "requests"}
 
     def calls(self, operation):
         return [call for call in json.loads(self.admin("calls")) if call["operation"] == operation]

@@ -23,7 +23,7 @@ class FarEnd:
         (folder / "ca.pem").write_bytes(pem(authority))
         (folder / "server.pem").write_bytes(pem(key) + pem(own))
         self.network = world.add_network("aws", "--internal")
-        self.ca_volume = f"--volume={folder / 'ca.pem'}:{CA_FILE}:ro"
+        self.authority = folder / "ca.pem"
         arguments = [
             f"--network={self.network}",
             *[f"--network-alias={host}" for host in hosts],
@@ -35,6 +35,10 @@ class FarEnd:
         self.container = world.run_app(arguments, "python3", "/app/proxy.py")
         world.connect(self.network, simulator.container, ["simulator"])
         until(lambda: "listening" in self.container.logs, "the far end")
+
+    def volume_at(self, path):
+        """The authority's certificate as a volume."""
+        return f"--volume={self.authority}:{path}:ro"
 
     def join(self, network):
         """Makes the names known in another network too."""

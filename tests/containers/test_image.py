@@ -4,24 +4,30 @@ import gzip
 import io
 import json
 import pathlib
+import re
+import ssl
 import subprocess
 import tarfile
 import time
 import tomllib
 
-from conftest import DEBIAN, PRODUCT, RESTRICTED, SIMULATOR, TOLLGATE, Pod, docker, until
+from conftest import DEBIAN, RESTRICTED, SIMULATOR, TOLLGATE, Pod, docker, until
 
 MEGABYTE = 1_000_000
 
 
-def files_of(image):
-    """Every entry of an image's file system, by path."""
+def file_system(image):
+    """An image's file system, as a tar archive."""
     container = docker("create", "--label=tollgate-test", "--network=none", image)
     try:
         archive = subprocess.run(["docker", "export", container], stdout=subprocess.PIPE, timeout=60, check=True).stdout
     finally:
         docker("rm", "--volumes", container)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+    return tarfile.open(fileobj=io.BytesIO(archive))
+
+
+def files_of(image):
+    with file_system(image) as tar:
         return {member.name: member for member in tar.getmembers()}
 
 
@@ -45,6 +51,16 @@ def test_the_image_holds_one_program_and_certificates():
     assert owners == {"tollgate": (0, "0o755"), "run/tollgate": (65532, "0o755"), "var/lib/tollgate": (65532, "0o755")}
     # No file can be changed by the user that the container runs as, and none raises anybody's rights.
     assert not [name for name, member in regular.items() if member.uid != 0 or member.mode & 0o6022]
+
+
+def test_the_certificates_are_a_whole_bundle():
+    with file_system(TOLLGATE) as tar:
+        bundle = tar.extractfile("etc/ssl/certs/ca-certificates.crt").read().decode()
+    certificates = re.findall(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n", bundle)
+    assert len(certificates) > 100
+    # Nothing but certificates, and among them those that AWS's services go back to.
+    assert "".join(certificates) == bundle
+    assert any(b"Amazon Root CA 1" in ssl.PEM_cert_to_DER_cert(certificate) for certificate in certificates)
 
 
 def test_the_configuration_of_the_image():

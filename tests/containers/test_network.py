@@ -22,12 +22,20 @@ def pod_behind_tls(world, simulator, **environment):
 def test_a_private_authority_is_believed_through_aws_ca_bundle(world, simulator, far_end):
     far_end.join(world.network)
     pod = pod_behind_tls(world, simulator, AWS_CA_BUNDLE=CA_FILE)
-    sidecar = pod.run_sidecar("32m", far_end.ca_volume)
+    sidecar = pod.run_sidecar("32m", far_end.volume_at(CA_FILE))
     until(lambda: pod.probe("/startupz") == 200, f"the proof: {sidecar.logs}")
     main = pod.run_main(REPORTS="10")
     assert main.exit_code() == 0, main.logs
     assert sidecar.stop() == 0
     assert simulator.billed() == 10
+
+
+def test_the_images_own_certificates_are_found(world, simulator, far_end):
+    """Those at the place where the image has its bundle: here they are the private authority's."""
+    far_end.join(world.network)
+    pod = pod_behind_tls(world, simulator)
+    sidecar = pod.run_sidecar("32m", far_end.volume_at("/etc/ssl/certs/ca-certificates.crt"))
+    until(lambda: pod.probe("/startupz") == 200, f"the proof: {sidecar.logs}")
 
 
 def test_an_authority_that_nobody_named_is_not_believed(world, simulator, far_end):
@@ -47,7 +55,7 @@ def test_a_proxy_is_the_only_way_out(world, simulator, far_end):
     until(lambda: "listening" in proxy.logs, "the proxy")
     world.network = pods
     pod = pod_behind_tls(world, simulator, AWS_CA_BUNDLE=CA_FILE, HTTPS_PROXY="http://proxy:3128", NO_PROXY="169.254.169.254")
-    sidecar = pod.run_sidecar("32m", far_end.ca_volume)
+    sidecar = pod.run_sidecar("32m", far_end.volume_at(CA_FILE))
     until(lambda: pod.probe("/startupz") == 200, f"the proof: {sidecar.logs}")
     main = pod.run_main(REPORTS="10")
     assert main.exit_code() == 0, main.logs
@@ -59,6 +67,6 @@ def test_a_proxy_is_the_only_way_out(world, simulator, far_end):
 def test_without_the_proxy_there_is_no_way_out(world, simulator, far_end):
     world.network = world.add_network("closed", "--internal")
     pod = pod_behind_tls(world, simulator, AWS_CA_BUNDLE=CA_FILE)
-    sidecar = pod.run_sidecar("32m", far_end.ca_volume)
+    sidecar = pod.run_sidecar("32m", far_end.volume_at(CA_FILE))
     until(lambda: "Unreachable" in str(pod.status().get("reason")) or "no decision yet" in sidecar.logs, f"a first failure: {sidecar.logs}")
     assert pod.probe("/startupz") == 503

@@ -1,6 +1,6 @@
 """A pod's life: what starts when, and what is billed when it ends in each of the ways in which pods end."""
 
-from conftest import DEBIAN, RESTRICTED, TOLLGATE, Pod, until
+from conftest import RESTRICTED, TOLLGATE, Pod, until
 
 DENIED = 77
 

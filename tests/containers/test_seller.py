@@ -32,7 +32,7 @@ def pod(world, simulator):
     world.network = far_end.network
     pod = Pod(world, simulator, AWS_CA_BUNDLE=CA_FILE)
     pod.environment = {name: value for name, value in pod.environment.items() if name not in SEALED}
-    pod.ca_volume = far_end.ca_volume
+    pod.ca_volume = far_end.volume_at(CA_FILE)
     return pod
 
 

@@ -194,7 +194,7 @@ impl Client {
         usage["ClientToken"] = json!(self.key());
         if self.deliver(aws_report("", &usage)) {
             self.told.sum("tagged", total);
-            for (team, quantity) in parts {
+            for (team, quantity) in parts.into_iter().filter(|(team, _)| !team.is_empty()) {
                 self.told.tagged(team, quantity);
             }
         }
@@ -232,7 +232,8 @@ impl Client {
     fn sample(mut self) -> Expected {
         let mut level = 1_000_000;
         let mut hour = hour_of(now_ms()) + PERIOD_MS;
-        while !self.shared.stopped.load(Ordering::Acquire) {
+        // It may have fallen behind while there was no sidecar.
+        while !self.shared.stopped.load(Ordering::Acquire) || hour < now_ms() {
             for part in [0, PERIOD_MS / 2] {
                 let at = hour + part;
                 poll(|| (now_ms() >= at).then_some(())).expect("time passes");

@@ -3,7 +3,10 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use marketplace_simulator::config::{Caller, Claims, Config, Key, Platform, Pod, Product, Task};
+use marketplace_simulator::batch::SaasRecord;
+use marketplace_simulator::config::{
+    Caller, Claims, Config, Customer, Key, Platform, Pod, Product, Task, Token,
+};
 use marketplace_simulator::fault::{Fault, Kind};
 use marketplace_simulator::meter::Record;
 use marketplace_simulator::token::Attack;
@@ -72,6 +75,10 @@ pub struct Logged(Call);
 impl Logged {
     pub fn identity(&self) -> &str {
         self.0.identity.as_deref().unwrap_or("unknown")
+    }
+
+    pub fn request(&self) -> &Value {
+        &self.0.request
     }
 
     pub fn public_key_version(&self) -> u64 {
@@ -193,6 +200,23 @@ impl Aws {
             .iter()
             .filter(|record| record.dimension == dimension);
         of_dimension.map(|record| record.quantity.0).sum()
+    }
+
+    /// A customer of the product, or another state of one, as `PUT /simulator/customers` takes it.
+    pub fn put_customer(&self, customer: Value) {
+        let customer: Customer = serde_json::from_value(customer).unwrap();
+        self.simulator.world().put_customer(customer).unwrap();
+    }
+
+    /// A registration token, as `PUT /simulator/tokens` takes it.
+    pub fn put_token(&self, token: Value) {
+        let token: Token = serde_json::from_value(token).unwrap();
+        self.simulator.world().put_token(token).unwrap();
+    }
+
+    /// What is billed to customers.
+    pub fn saas_records(&self) -> Vec<SaasRecord> {
+        self.simulator.world().saas.records().cloned().collect()
     }
 
     /// Answers `operation` with the exception `error`, `count` times.

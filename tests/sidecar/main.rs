@@ -4,6 +4,10 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod answers;
+#[allow(
+    dead_code,
+    reason = "shared with tests/saas, which uses the rest of it"
+)]
 mod aws;
 mod bad_input;
 mod callers;
