@@ -323,6 +323,29 @@ fn unknown_operations_targets_paths_and_methods_are_named() {
 }
 
 #[test]
+fn another_method_is_told_which_one_is_served() {
+    let aws = Aws::start();
+    let pod = Pod::new(&aws);
+    let _sidecar = start(&pod);
+    for (line, method) in [
+        ("GET / HTTP/1.1", "POST"),
+        ("PUT /v1/usage HTTP/1.1", "POST"),
+        ("DELETE /v1/usage/01a21058 HTTP/1.1", "GET"),
+        ("GET /v1/entitlement/challenge HTTP/1.1", "POST"),
+        ("GET /quitquitquit HTTP/1.1", "POST"),
+    ] {
+        let sent = request(line, "host: localhost\r\n", "");
+        let answer = raw(pod.metering, sent.as_bytes());
+        assert_eq!(status(&answer), 405, "{line}: {answer}");
+        assert!(answer.contains(&format!("allow: {method}\r\n")), "{answer}");
+        assert!(
+            answer.contains(&format!("only {method} is served here")),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
 fn requests_of_web_pages_and_proxies_are_refused() {
     let aws = Aws::start();
     let pod = Pod::new(&aws);
