@@ -12,6 +12,7 @@
 mod load;
 mod pod;
 mod requests;
+mod saas;
 
 use std::fs::File;
 use std::io::Write;
@@ -60,12 +61,15 @@ fn main() {
     bench.against_ubbagent(&simulator);
     bench.against_fdatasync(&simulator);
     bench.memory(&simulator);
+    saas::throughput(&bench, &simulator);
     drop(simulator);
     let simulator = Simulator::start(&folder, SHORT_MS);
     bench.calls(&simulator);
     drop(simulator);
     let simulator = Simulator::start(&folder, OUTAGE_MS);
     bench.outage(&simulator);
+    drop(simulator);
+    saas::many_customers(&folder);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -77,7 +81,7 @@ struct Bench {
 impl Bench {
     /// Rates of this process's own /livez and of durable reports, in turn.
     fn against_livez(&self, simulator: &Simulator) {
-        let sidecar = self.sidecar(simulator, "livez", HOUR_MS);
+        let sidecar = self.sidecar(simulator, "livez", HOUR_MS, &[]);
         let mut ratios = [Vec::new(), Vec::new()];
         for _ in 0..REPEATS {
             let livez = self.load(&sidecar, "GET /livez", 64, requests::livez);
@@ -92,7 +96,7 @@ impl Bench {
     }
 
     fn against_ubbagent(&self, simulator: &Simulator) {
-        let sidecar = self.sidecar(simulator, "ubbagent", HOUR_MS);
+        let sidecar = self.sidecar(simulator, "ubbagent", HOUR_MS, &[]);
         for (name, requests) in REPORTS {
             let (mut ratios, mut p99s_ms) = (Vec::new(), Vec::new());
             for _ in 0..REPEATS {
@@ -108,7 +112,7 @@ impl Bench {
     }
 
     fn against_fdatasync(&self, simulator: &Simulator) {
-        let sidecar = self.sidecar(simulator, "fdatasync", HOUR_MS);
+        let sidecar = self.sidecar(simulator, "fdatasync", HOUR_MS, &[]);
         let mut ratios = [Vec::new(), Vec::new()];
         for _ in 0..REPEATS {
             let append = bare_append(&self.folder, self.length);
@@ -125,7 +129,7 @@ impl Bench {
     }
 
     fn memory(&self, simulator: &Simulator) {
-        let sidecar = self.sidecar(simulator, "memory", HOUR_MS);
+        let sidecar = self.sidecar(simulator, "memory", HOUR_MS, &[]);
         let ready_mib = sidecar.resident_mib();
         let minute = Load {
             connections: 16,
@@ -143,7 +147,7 @@ impl Bench {
 
     /// Many reports in several hours: one call per dimension and hour.
     fn calls(&self, simulator: &Simulator) {
-        let sidecar = self.sidecar(simulator, "calls", SHORT_MS);
+        let sidecar = self.sidecar(simulator, "calls", SHORT_MS, &[]);
         self.load(&sidecar, "three dimensions", 16, requests::dimensions);
         sidecar.stop();
         let calls = simulator.meter_usage_calls();
@@ -167,7 +171,7 @@ impl Bench {
     /// The rate while AWS answers, and after 100,000 reports of an outage that records of an earlier hour wait in.
     fn outage(&self, simulator: &Simulator) {
         const REPORTS: u32 = 100_000;
-        let sidecar = self.sidecar(simulator, "outage", OUTAGE_MS);
+        let sidecar = self.sidecar(simulator, "outage", OUTAGE_MS, &[]);
         let rate = |name| {
             let rates = (0..REPEATS).map(|_| self.load(&sidecar, name, 16, requests::dimensions));
             median(rates.map(|run| run.rate()).collect())
@@ -190,8 +194,14 @@ impl Bench {
         figure(&name, after / before, "> 0.9", |ratio| ratio > 0.9);
     }
 
-    fn sidecar(&self, simulator: &Simulator, name: &str, period_ms: u32) -> Sidecar {
-        Sidecar::start(simulator, &self.folder.join(name), period_ms)
+    fn sidecar(
+        &self,
+        simulator: &Simulator,
+        name: &str,
+        period_ms: u32,
+        settings: &[(&str, String)],
+    ) -> Sidecar {
+        Sidecar::start(simulator, &self.folder.join(name), period_ms, settings)
     }
 
     fn load(

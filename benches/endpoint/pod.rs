@@ -29,9 +29,14 @@ const POLL: Duration = Duration::from_millis(1);
 impl Simulator {
     /// Starts one whose hour has `period_ms`, with three dimensions.
     pub fn start(folder: &Path, period_ms: u32) -> Self {
+        Self::start_with(folder, period_ms, &["requests", "gb", "jobs"], "")
+    }
+
+    /// Starts one with these dimensions, and further set-up as TOML.
+    pub fn start_with(folder: &Path, period_ms: u32, dimensions: &[&str], further: &str) -> Self {
         let config = folder.join("simulator.toml");
         let text = format!(
-            "period_ms = {period_ms}\n[[product]]\ncode = \"prod-demo\"\ndimensions = [\"requests\", \"gb\", \"jobs\"]\n\
+            "period_ms = {period_ms}\n[[product]]\ncode = \"prod-demo\"\ndimensions = {dimensions:?}\n{further}\
              [[caller]]\naccess_key_id = \"SIMULATORKEY1\"\nsecret_access_key = \"simulator-secret-1\"\nidentity = \"bench\"\n"
         );
         std::fs::write(&config, text).unwrap();
@@ -75,6 +80,15 @@ impl Simulator {
             .collect()
     }
 
+    /// How many calls of `operation` have come.
+    pub fn calls(&self, operation: &str) -> u32 {
+        let (status, body) = exchange(self.address, "GET", "/simulator/calls", "").unwrap();
+        assert_eq!(status, 200);
+        let calls: Vec<Value> = serde_json::from_str(&body).unwrap();
+        let of_operation = calls.iter().filter(|call| call["operation"] == operation);
+        u32::try_from(of_operation.count()).unwrap()
+    }
+
     /// AWS is down from now on.
     pub fn fail(&self) {
         let fault = r#"{"kind":"unavailable-page"}"#;
@@ -85,7 +99,12 @@ impl Simulator {
 
 impl Sidecar {
     /// Starts one on a new ledger in `folder`, and waits until it is ready.
-    pub fn start(simulator: &Simulator, folder: &Path, period_ms: u32) -> Self {
+    pub fn start(
+        simulator: &Simulator,
+        folder: &Path,
+        period_ms: u32,
+        settings: &[(&str, String)],
+    ) -> Self {
         let (metering, health) = (free_address(), free_address());
         std::fs::create_dir_all(folder).unwrap();
         let process = Command::new(Path::new(BINARIES).join("tollgate"))
@@ -111,6 +130,7 @@ impl Sidecar {
             .env("TOLLGATE_STRAGGLER_WAIT", "0s")
             .env("TOLLGATE_SUBMIT_JITTER", "0s")
             .env("TOLLGATE_LOG", "error")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stderr(std::fs::File::create(folder.join("log")).unwrap())
             .spawn()
             .unwrap();
@@ -145,6 +165,14 @@ impl Sidecar {
             .unwrap();
         let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib / 1024.0
+    }
+
+    /// How many records are settled.
+    pub fn settled(&self) -> usize {
+        let (_, body) = exchange(self.health, "GET", "/status", "").unwrap();
+        let status: Value = serde_json::from_str(&body).unwrap();
+        let settled = status["metering"]["settled"].as_u64().unwrap();
+        usize::try_from(settled).unwrap()
     }
 
     /// The processor time it has taken, in seconds.

@@ -1,13 +1,14 @@
 //! A set of hours as ranges: most of them follow one on another, so that a day costs as much memory as an hour.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::usage::{Hour, Period};
 
 /// Hours, kept as ranges from the first to the last one of each, in order and never adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct HourSet(Vec<(Hour, Hour)>);
+pub(super) struct HourSet(SmallVec<[(Hour, Hour); 1]>);
 
 impl HourSet {
     pub(super) fn contains(&self, hour: Hour) -> bool {
@@ -31,10 +32,7 @@ impl HourSet {
             }
             (true, false) => self.0[at - 1].1 = hour,
             (false, true) => self.0[at].0 = hour,
-            (false, false) => {
-                self.0.reserve_exact(1);
-                self.0.insert(at, (hour, hour));
-            }
+            (false, false) => self.0.insert(at, (hour, hour)),
         }
     }
 
@@ -112,7 +110,7 @@ mod tests {
         for number in [3, 1, 2, 7] {
             set.insert(hour(number), Period::HOUR);
         }
-        assert_eq!(set.0, [(hour(1), hour(3)), (hour(7), hour(7))]);
+        assert_eq!(set.0[..], [(hour(1), hour(3)), (hour(7), hour(7))]);
         assert_eq!(set.range_end(hour(2)), Some(hour(3)));
         assert_eq!(set.range_end(hour(4)), None);
     }

@@ -365,7 +365,7 @@ impl Core {
             .state
             .series
             .get(key)
-            .and_then(|series| series.compared.get(&hour));
+            .and_then(|series| series.compared(hour));
         if let (Some((id, sealed)), Combine::Max | Combine::Distinct) = (sealed, combine) {
             if sealed.excess(combine, &report.amount).is_zero() {
                 return Ok(*id);

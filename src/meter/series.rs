@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::bucket::{Sample, Sealed};
 use super::hour_set::HourSet;
@@ -22,10 +23,10 @@ pub struct SeriesKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
     /// By hour; seldom more than two.
-    pub(super) open: Vec<(Hour, BucketId)>,
+    pub(super) open: SmallVec<[(Hour, BucketId); 1]>,
     pub(super) sealed: HourSet,
     /// What late usage of a sealed hour is compared with; a sum needs nothing to be compared with.
-    pub(super) compared: BTreeMap<Hour, (BucketId, Sealed)>,
+    compared: Option<Box<Compared>>,
     /// Sealed hours up to this one have been forgotten.
     pub(super) floor: Option<Hour>,
     /// The latest sample of a `last` dimension.
@@ -33,6 +34,8 @@ pub struct Series {
     /// The start-up record under the present identity.
     pub(super) startup: Option<BucketId>,
 }
+
+type Compared = BTreeMap<Hour, (BucketId, Sealed)>;
 
 impl SeriesKey {
     /// A dimension of the task or pod itself.
@@ -63,7 +66,6 @@ impl Series {
     /// False where the hour has a bucket already.
     pub(super) fn open(&mut self, hour: Hour, id: BucketId) -> bool {
         let free = self.open_at(hour).is_none();
-        self.open.reserve_exact(1);
         self.open.push((hour, id));
         free
     }
@@ -80,6 +82,26 @@ impl Series {
     /// Forgets sealed hours before `keep_from`; the floor remembers that they are sealed.
     pub(super) fn forget(&mut self, keep_from: Hour, period: Period) {
         self.floor = self.floor.max(self.sealed.remove_before(keep_from, period));
-        self.compared.retain(|hour, _| *hour >= keep_from);
+        if let Some(compared) = &mut self.compared {
+            compared.retain(|hour, _| *hour >= keep_from);
+        }
+    }
+
+    /// Another identity: what AWS has of the one before says nothing of its hours.
+    pub(super) fn forget_all(&mut self) {
+        self.sealed.clear();
+        self.compared = None;
+        self.floor = None;
+        self.level = None;
+        self.startup = None;
+    }
+
+    /// The bucket of a sealed hour, and what it was sealed with.
+    pub(super) fn compared(&self, hour: Hour) -> Option<&(BucketId, Sealed)> {
+        self.compared.as_ref()?.get(&hour)
+    }
+
+    pub(super) fn compared_mut(&mut self) -> &mut Compared {
+        self.compared.get_or_insert_default()
     }
 }

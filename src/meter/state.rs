@@ -298,7 +298,7 @@ impl State {
             let series = self.series.entry(bucket.key.clone()).or_default();
             self.touched.series.insert(bucket.key.clone());
             let (_, sealed) = series
-                .compared
+                .compared_mut()
                 .entry(hour)
                 .or_insert_with(|| (id, Sealed::default()));
             let excess = sealed.excess(combine, amount);
@@ -431,7 +431,7 @@ impl State {
         let series = self.series.entry(bucket.key.clone()).or_default();
         series.open.retain(|(_, open)| *open != id);
         for (hour, excess) in bucket.late() {
-            if let Some((_, sealed)) = series.compared.get_mut(&hour) {
+            if let Some((_, sealed)) = series.compared_mut().get_mut(&hour) {
                 sealed.value = sealed.value.checked_add(excess).unwrap_or(Quantity::MAX);
             }
         }
@@ -439,7 +439,10 @@ impl State {
             series.sealed.insert(bucket.hour, period);
             if bucket.own.combine() != Combine::Sum {
                 let record = || (id, bucket.own.into_sealed());
-                series.compared.entry(bucket.hour).or_insert_with(record);
+                series
+                    .compared_mut()
+                    .entry(bucket.hour)
+                    .or_insert_with(record);
             }
             let kept = if bucket.key.customer.is_some() {
                 CUSTOMER_HOURS_KEPT
@@ -471,7 +474,7 @@ impl State {
         let series = self.series.entry(key.clone()).or_default();
         series.sealed.insert(submission.hour, period);
         series
-            .compared
+            .compared_mut()
             .entry(submission.hour)
             .or_insert_with(|| (id, Sealed::default()));
         series.startup = Some(id);
@@ -609,11 +612,7 @@ impl State {
             .and_then(|(_, through)| *through);
         let pods = |(key, _): &(&SeriesKey, &mut Box<Series>)| key.customer.is_none();
         for (key, series) in self.series.iter_mut().filter(pods) {
-            series.sealed.clear();
-            series.compared.clear();
-            series.floor = None;
-            series.level = None;
-            series.startup = None;
+            series.forget_all();
             self.touched.series.insert(key.clone());
         }
         let open = self.open.iter_mut();
