@@ -273,16 +273,21 @@ impl Run {
             tokio::select! {
                 biased;
                 () = drain.begun() => break Exit::Success,
-                reason = metering.failed() => {
-                    metering.refuse().await;
-                    return Err(AppError::LedgerFailed(reason.to_string()));
-                }
+                reason = metering.failed() => return Err(ledger_failed(&metering, &reason).await),
                 ended = &mut registering, if decided.is_none() => decided = Some(ended?),
                 never = &mut gate => match never {},
             }
         };
-        self.end(&metering, exit).await;
-        Ok(exit)
+        tokio::select! {
+            _ = metering.failed() => {}
+            () = self.end(&metering, exit) => {}
+        }
+        // Whichever was first: an end that could not be written is none.
+        let failure = metering.ledger.failure().borrow().clone();
+        match failure {
+            Some(reason) => Err(ledger_failed(&metering, &reason).await),
+            None => Ok(exit),
+        }
     }
 
     /// The last things before the exit: after a denial what was taken is rejected; otherwise, where anything may be
@@ -328,6 +333,12 @@ impl Run {
             hold: HOLD,
         }
     }
+}
+
+/// The error to end with, once the callers that wait have been told.
+async fn ledger_failed(metering: &Metering<Aws>, reason: &str) -> AppError {
+    metering.refuse().await;
+    AppError::LedgerFailed(reason.to_string())
 }
 
 async fn serve_signals(

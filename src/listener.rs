@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -160,37 +160,38 @@ impl Drop for SocketFile {
 
 /// A socket that takes connections.
 pub trait Accept: Send + 'static {
-    /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
-
     /// The next one.
-    fn next(&self) -> impl Future<Output = std::io::Result<Self::Stream>> + Send;
+    fn next(&self) -> impl Future<Output = io::Result<Box<dyn Connection>>> + Send;
 }
 
-impl Accept for TcpListener {
-    type Stream = TcpStream;
+/// A connection, of whatever kind.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
-    async fn next(&self) -> std::io::Result<TcpStream> {
+impl Connection for TcpStream {}
+impl Connection for UnixStream {}
+
+/// One listener's answers. Its type says nothing of listener and handler, so that HTTP is compiled once for all of them.
+type Handler = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
+type Answer = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+
+impl Accept for TcpListener {
+    async fn next(&self) -> io::Result<Box<dyn Connection>> {
         let (stream, _) = self.accept().await?;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        Ok(stream)
+        Ok(Box::new(stream))
     }
 }
 
 impl Accept for UnixListener {
-    type Stream = UnixStream;
-
-    async fn next(&self) -> std::io::Result<UnixStream> {
-        Ok(self.accept().await?.0)
+    async fn next(&self) -> io::Result<Box<dyn Connection>> {
+        Ok(Box::new(self.accept().await?.0))
     }
 }
 
 impl Accept for SocketFile {
-    type Stream = UnixStream;
-
-    async fn next(&self) -> std::io::Result<UnixStream> {
+    async fn next(&self) -> io::Result<Box<dyn Connection>> {
         self.listener.next().await
     }
 }
@@ -200,9 +201,10 @@ impl Accept for SocketFile {
 pub async fn serve<A, H, R>(listener: A, bounds: Bounds, handle: H)
 where
     A: Accept,
-    H: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+    H: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
     R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
+    let handle: Handler = Arc::new(move |request| Box::pin(handle(request)));
     let slots = Arc::new(Semaphore::new(bounds.connections_max));
     let crowded = Arc::new(Notify::new());
     let mut connections = tokio::task::JoinSet::new();
@@ -218,21 +220,21 @@ where
             .expect("the semaphore is never closed");
         // Where nobody was left to be told, nobody has to leave any more.
         let _ = crowded.notified().now_or_never();
-        let (handle, crowded) = (handle.clone(), Arc::clone(&crowded));
+        let (handle, crowded) = (Arc::clone(&handle), Arc::clone(&crowded));
         connections.spawn(async move {
             let _slot = slot;
-            serve_one(stream, bounds, handle, &crowded).await;
+            serve_one(stream, bounds, &handle, &crowded).await;
         });
     }
 }
 
 /// Serves one connection to its end, or until `crowded` picks it: it is closed if idle, and else with its next answer.
-async fn serve_one<S, H, R>(stream: S, bounds: Bounds, handle: H, crowded: &Notify)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    H: Fn(Request<Incoming>) -> R,
-    R: Future<Output = Response<Full<Bytes>>>,
-{
+async fn serve_one(
+    stream: Box<dyn Connection>,
+    bounds: Bounds,
+    handle: &Handler,
+    crowded: &Notify,
+) {
     let (busy, answered) = (&AtomicBool::new(false), &Notify::new());
     let service = service_fn(move |request| {
         busy.store(true, Ordering::Relaxed);
@@ -271,7 +273,7 @@ where
 }
 
 /// The next connection. Errors of accept (out of descriptors, a peer that is gone) pass; a busy loop would not help.
-async fn accept<A: Accept>(listener: &A) -> A::Stream {
+async fn accept<A: Accept>(listener: &A) -> Box<dyn Connection> {
     loop {
         match listener.next().await {
             Ok(stream) => return stream,

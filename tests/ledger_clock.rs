@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tollgate::ledger::{Attempt, Filter, Ledger, Options};
-use tollgate::meter::{Amount, Answer, Gate, Report, Rules};
+use tollgate::ledger::{Filter, Ledger, Options};
+use tollgate::meter::{Amount, Answer, Call, Gate, Report, Rules};
 use tollgate::usage::{Allocations, Moment, Period, Quantity};
 
 /// A ledger on a real folder, AWS that counts everything, and a clock that can be set.
 struct Scene {
     ledger: Ledger,
-    attempts: UnboundedReceiver<Attempt>,
+    calls: UnboundedReceiver<Call>,
     clock: Arc<AtomicI64>,
     reported: u64,
     /// The hours that AWS has a record for, and what is billed in all.
@@ -36,17 +36,18 @@ impl Scene {
                 submit_jitter_ms: 0,
                 dimensions: None,
                 zero_usage: false,
+                saas: false,
             },
             segment_bytes: Options::SEGMENT_BYTES,
             seed: Some(1),
         };
         let read = Arc::clone(&clock);
         let now = Arc::new(move || Moment::from_millis(read.load(Ordering::SeqCst)));
-        let (ledger, attempts, _) = Ledger::open(folder.path(), &options, now).unwrap();
+        let (ledger, calls, _) = Ledger::open(folder.path(), &options, now).unwrap();
         ledger.gate(Gate::Open).await.unwrap();
         Self {
             ledger,
-            attempts,
+            calls,
             clock,
             reported: 0,
             hours: BTreeSet::new(),
@@ -59,6 +60,7 @@ impl Scene {
     async fn report_at(&mut self, time: &str) {
         self.set(time).await;
         let report = Report {
+            customer: None,
             dimension: "gb".parse().unwrap(),
             amount: Amount::Quantity {
                 quantity: Quantity::ONE,
@@ -76,8 +78,8 @@ impl Scene {
         // The owner looks at the clock before it answers, and sends after it: the second answer comes after that.
         self.ledger.summary().await.unwrap();
         self.ledger.summary().await.unwrap();
-        while let Ok(attempt) = self.attempts.try_recv() {
-            let request = attempt.request;
+        while let Ok(call) = self.calls.try_recv() {
+            let (request, number) = (&call.attempts[0].request, call.attempts[0].number);
             let hour = Period::HOUR.hour_of(request.timestamp).start().as_millis();
             assert!(self.hours.insert(hour), "{hour} gets a second record");
             self.billed += request.quantity.millionths();
@@ -85,7 +87,7 @@ impl Scene {
                 aws_id: "aws".to_owned(),
             };
             self.ledger
-                .answered(request.bucket, attempt.number, recorded)
+                .answered(vec![(request.bucket, number, recorded)])
                 .await
                 .unwrap();
         }

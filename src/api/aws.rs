@@ -104,9 +104,9 @@ impl<M: Marketplace + Clone> Api<M> {
         if self.shared.passthrough {
             return self.forward(Operation::BatchMeterUsage, body.clone()).await;
         }
-        let batch = BatchMeterUsage::parse(body, &self.shared.product)?;
+        let (batch, reports) = BatchMeterUsage::parse(body, &self.shared.product)?;
         let key = invocation(parts, body);
-        let ids = self.take_all(batch.reports(), key).await?;
+        let ids = self.take_all(reports, key).await?;
         Ok(respond_json(batch.answer(&ids)))
     }
 

@@ -13,10 +13,10 @@ use super::{
 use crate::meter::{Amount, Report};
 use crate::usage::{Customer, CustomerError, Dimension, ProductCode, Quantity, RecordId, Way};
 
-/// A BatchMeterUsage request that AWS would take: whole, and with customers named in ways that may share a request.
+/// The records of a BatchMeterUsage request, as they came.
 #[derive(Debug)]
 pub struct BatchMeterUsage<'a> {
-    records: Vec<(&'a RawValue, Report)>,
+    records: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -45,44 +45,39 @@ struct RecordMembers {
 const RECORDS_MAX: usize = 25;
 
 impl<'a> BatchMeterUsage<'a> {
-    /// Reads a request for `product`. One record that AWS would not take refuses them all, as it does there.
-    pub fn parse(body: &'a [u8], product: &ProductCode) -> Result<Self, ApiError> {
+    /// Reads a request for `product`: the records, and the usage that they report. One record that AWS would not take refuses
+    /// them all, as it does there; and so do customers that are named in ways which can't share a request.
+    pub fn parse(body: &'a [u8], product: &ProductCode) -> Result<(Self, Vec<Report>), ApiError> {
         let members: Members<'a> = serde_json::from_slice(body).map_err(|error| {
             let message = format!("the body is not a BatchMeterUsage request: {error}");
             ApiError::new("SerializationException", message)
         })?;
-        let raw = required(members.usage_records, "UsageRecords")?;
-        if raw.len() > RECORDS_MAX {
-            let message = format!(
-                "UsageRecords has {} records; AWS takes {RECORDS_MAX} at most",
-                raw.len()
-            );
+        let records = required(members.usage_records, "UsageRecords")?;
+        if records.len() > RECORDS_MAX {
+            let count = records.len();
+            let message =
+                format!("UsageRecords has {count} records; AWS takes {RECORDS_MAX} at most");
             return Err(ApiError::validation(message));
         }
-        let mut records = Vec::with_capacity(raw.len());
-        for (index, raw) in raw.into_iter().enumerate() {
-            let report = parse_record(raw.get()).map_err(|error| ApiError {
+        let parse = |(index, raw): (usize, &&RawValue)| {
+            parse_record(raw.get()).map_err(|error| ApiError {
                 message: format!("UsageRecords[{index}]: {}", error.message),
                 ..error
-            })?;
-            records.push((raw, report));
-        }
-        check_names(&records, members.product_code.as_deref(), product)?;
-        Ok(Self { records })
-    }
-
-    /// The usage that is reported.
-    pub fn reports(&self) -> Vec<Report> {
-        self.records
+            })
+        };
+        let reports: Vec<Report> = records
             .iter()
-            .map(|(_, report)| report.clone())
-            .collect()
+            .enumerate()
+            .map(parse)
+            .collect::<Result<_, _>>()?;
+        check_names(&reports, members.product_code.as_deref(), product)?;
+        Ok((Self { records }, reports))
     }
 
     /// The answer: each record as it came, with its id; without one where the customer is not subscribed.
     pub fn answer(&self, ids: &[Option<RecordId>]) -> String {
         let mut results = String::with_capacity(self.records.len() * RESULT_BYTES);
-        for ((raw, _), id) in self.records.iter().zip(ids) {
+        for (raw, id) in self.records.iter().zip(ids) {
             if !results.is_empty() {
                 results.push(',');
             }
@@ -142,16 +137,16 @@ fn parse_record(text: &str) -> Result<Report, ApiError> {
 /// A ProductCode for customers that are named with one, and none for licenses, which name the product themselves: with both
 /// AWS bills twice (API reference, BatchMeterUsage).
 fn check_names(
-    records: &[(&RawValue, Report)],
+    reports: &[Report],
     product_code: Option<&str>,
     product: &ProductCode,
 ) -> Result<(), ApiError> {
     if let Some(code) = product_code {
         check_product(code, product)?;
     }
-    let mut ways = records
+    let mut ways = reports
         .iter()
-        .filter_map(|(_, report)| report.customer.as_ref())
+        .filter_map(|report| report.customer.as_ref())
         .map(|customer| customer.way() == Way::License);
     let Some(by_license) = ways.next() else {
         return Ok(());
@@ -215,7 +210,7 @@ mod tests {
         let product = ProductCode::parse("prod-1").unwrap();
         let body = request.to_string();
         BatchMeterUsage::parse(body.as_bytes(), &product)
-            .map(|batch| batch.reports())
+            .map(|(_, reports)| reports)
             .map_err(|error| error.name)
     }
 
@@ -308,7 +303,7 @@ mod tests {
         let body =
             json!({"UsageRecords": [unusual, legacy()], "ProductCode": "prod-1"}).to_string();
         let product = ProductCode::parse("prod-1").unwrap();
-        let batch = BatchMeterUsage::parse(body.as_bytes(), &product).unwrap();
+        let (batch, _) = BatchMeterUsage::parse(body.as_bytes(), &product).unwrap();
         let id = RecordId::from_bytes([7; 16]);
         let answer: Value = serde_json::from_str(&batch.answer(&[Some(id), None])).unwrap();
         assert_eq!(

@@ -202,65 +202,92 @@ fn a_database_with_flipped_bits_is_moved_aside_and_the_sidecar_serves_on() {
     is_moved_aside(&pod, &id);
 }
 
-/// Twice what one growth of the journal holds comes in, on a volume without a free byte.
+/// A pod whose ledger is on a volume of its own, and large reports to it, each under its own key.
+struct SmallDisk {
+    pod: Pod,
+    volume: Volume,
+}
+
+impl SmallDisk {
+    const UNITS: usize = 800;
+
+    fn new(aws: &Aws) -> Self {
+        let pod = Pod::new(aws);
+        let volume = Volume::mount(&pod.path("volume"), "8m");
+        let state = volume.path().join("state").display().to_string();
+        early_in_the_hour();
+        Self {
+            pod: pod.with("TOLLGATE_STATE_DIR", &state),
+            volume,
+        }
+    }
+
+    fn report(&self, number: usize) -> (u16, Value) {
+        let parts: Vec<Value> = (0..Self::UNITS)
+            .map(|part| json!({"quantity": 1, "tags": {"report": number.to_string(), "part": format!("{part:0>50}")}}))
+            .collect();
+        let report =
+            json!({"dimension": "requests", "quantity": Self::UNITS, "allocations": parts});
+        let key = format!("idempotency-key: report-{number}\r\n");
+        self.pod.post("/v1/usage", &key, &report.to_string())
+    }
+
+    /// Reports until one is refused, as it must be on a full disk; how many were taken before.
+    fn reports_until_refused(&self) -> usize {
+        let mut taken = 0;
+        let (code, answer) = loop {
+            assert!(taken < 100, "a full disk is noticed");
+            match self.report(taken) {
+                (200, _) => taken += 1,
+                refusal => break refusal,
+            }
+        };
+        assert_eq!(code, 500);
+        assert_eq!(answer["error"]["code"], "InternalServiceErrorException");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("the ledger can't be written"), "{message}");
+        taken
+    }
+}
+
 #[test]
 fn on_a_full_disk_nothing_is_acknowledged_that_is_not_durable() {
     let aws = Aws::start();
-    let pod = Pod::new(&aws);
-    let volume = Volume::mount(&pod.path("volume"), "8m");
-    let pod = pod.with(
-        "TOLLGATE_STATE_DIR",
-        &volume.path().join("state").display().to_string(),
-    );
-    early_in_the_hour();
-    let mut sidecar = pod.start();
+    let disk = SmallDisk::new(&aws);
+    let mut sidecar = disk.pod.start();
     sidecar.answers("/readyz", 200);
-    volume.fill();
-    let large = |number: usize| {
-        let parts: Vec<Value> = (0..800)
-            .map(|part| json!({"quantity": 1, "tags": {"report": number.to_string(), "part": format!("{part:0>50}")}}))
-            .collect();
-        json!({"dimension": "requests", "quantity": 800, "allocations": parts}).to_string()
-    };
-    let post = |number: usize| {
-        let headers = format!("idempotency-key: report-{number}\r\n");
-        pod.post("/v1/usage", &headers, &large(number))
-    };
-    let mut taken = 0;
-    let (code, answer) = loop {
-        assert!(taken < 100, "a full disk is noticed");
-        match post(taken) {
-            (200, _) => taken += 1,
-            refusal => break refusal,
-        }
-    };
-    assert_eq!(code, 500);
-    assert_eq!(answer["error"]["code"], "InternalServiceErrorException");
-    assert!(
-        answer["error"]["message"]
+    disk.volume.fill();
+    let taken = disk.reports_until_refused();
+    assert_eq!(sidecar.ends(), 70, "{}", disk.pod.log());
+    assert!(taken > 0, "it was not full before");
+    std::fs::remove_file(disk.volume.path().join("filler")).unwrap();
+    let mut sidecar = disk.pod.start();
+    sidecar.answers("/readyz", 200);
+    let again = disk.report(taken).0;
+    assert_eq!(again, 200, "the caller repeats what was not taken");
+    let units = |record: &Value| {
+        record["quantity"]
             .as_str()
             .unwrap()
-            .contains("the ledger can't be written"),
-        "{answer}"
-    );
-    assert_eq!(sidecar.ends(), 70, "{}", pod.log());
-    assert!(taken > 0, "it was not full before");
-    std::fs::remove_file(volume.path().join("filler")).unwrap();
-    let mut sidecar = pod.start();
+            .parse::<usize>()
+            .unwrap()
+    };
+    let total: usize = disk.pod.usage().iter().map(units).sum();
+    assert_eq!(total, (taken + 1) * SmallDisk::UNITS);
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_end_is_no_success() {
+    let aws = Aws::start();
+    let disk = SmallDisk::new(&aws);
+    let mut sidecar = disk.pod.start();
     sidecar.answers("/readyz", 200);
-    assert_eq!(post(taken).0, 200, "the caller repeats what was not taken");
-    let total: usize = pod
-        .usage()
-        .iter()
-        .map(|record| {
-            record["quantity"]
-                .as_str()
-                .unwrap()
-                .parse::<usize>()
-                .unwrap()
-        })
-        .sum();
-    assert_eq!(total, (taken + 1) * 800);
+    disk.volume.fill();
+    disk.report(1000);
+    sidecar.signal("TERM");
+    sidecar.answers("/readyz", 503);
+    disk.reports_until_refused();
+    assert_eq!(sidecar.ends(), 70, "{}", disk.pod.log());
 }
 
 #[test]

@@ -93,6 +93,22 @@ fn a_clock_set_back_reopens_nothing() {
 }
 
 #[test]
+fn a_clock_set_back_further_than_is_remembered_reopens_nothing() {
+    let mut meter = Meter::with("gb");
+    let hours = 11;
+    for hour in 0..hours {
+        meter.at(hour * 60 + 10);
+        meter.report("gb", "1");
+        meter.at(hour * 60 + 61).recorded();
+    }
+    meter.at(15);
+    meter.report("gb", "3");
+    let open = meter.core.state().open.values();
+    let starts: Vec<_> = open.map(|bucket| bucket.hour.start()).collect();
+    assert_eq!(starts, [TEN.plus_ms(hours * HOUR_MS)]);
+}
+
+#[test]
 fn a_clock_set_forward_and_back_by_a_year_loses_nothing() {
     let mut meter = Meter::with("gb");
     meter.report("gb", "5");
