@@ -6,8 +6,8 @@ build:
 	cargo build --release --workspace --locked
 
 image:
-	docker build --target tollgate --tag tollgate:dev .
-	docker build --target simulator --tag marketplace-simulator:dev .
+	docker build --build-arg REVISION=$$(git rev-parse HEAD) --target tollgate --tag tollgate:dev .
+	docker build --build-arg REVISION=$$(git rev-parse HEAD) --target simulator --tag marketplace-simulator:dev .
 
 demo: build
 	demo/run
