@@ -1,18 +1,34 @@
 # Each target is a line or two; what is longer is a script.
 
-.PHONY: build demo test lint bench
+.PHONY: build image demo test test-charts test-containers kill lint bench
 
 build:
 	cargo build --release --workspace --locked
 
+image:
+	docker build --target tollgate --tag tollgate:dev .
+	docker build --target simulator --tag marketplace-simulator:dev .
+
 demo: build
 	demo/run
 
-test:
+test: test-charts
 	tests/compat/setup
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 	tests/compat/run
+
+kill:
+	KILLS=200 cargo test --test kill --locked -- --nocapture
+
+test-charts:
+	tests/charts/setup
+	tests/charts/run
+
+test-containers:
+	tests/compat/setup
+	tests/containers/setup
+	tests/containers/run
 
 lint:
 	cargo fmt --all --check

@@ -174,6 +174,7 @@ fn open(directory: &Path) -> Ledger {
         straggler_wait_ms: 60_000,
         submit_jitter_ms: 0,
         dimensions: None,
+        saas: false,
         zero_usage: false,
     };
     let options = Options {
@@ -223,6 +224,7 @@ async fn call(ledger: Ledger, caller: u32, load: Load, latencies: Rc<RefCell<Lat
             allocations: Allocations::NONE,
         };
         let report = Report {
+            customer: None,
             dimension: "requests".parse().unwrap(),
             amount,
             at: None,

@@ -2,35 +2,46 @@
 //!
 //! | route | what |
 //! |---|---|
-//! | POST / with X-Amz-Target: AWSMPMeteringService.MeterUsage | MeterUsage, AWS JSON 1.1, for any AWS SDK |
+//! | POST / with X-Amz-Target: AWSMPMeteringService.OPERATION | MeterUsage, BatchMeterUsage, ResolveCustomer, RegisterUsage: AWS JSON 1.1, for any AWS SDK |
 //! | POST /v1/usage | the same for programs without an SDK: `{"dimension","quantity"\|"key"[,"timestamp","allocations"]}`, `Idempotency-Key` |
 //! | GET /v1/usage/ID | how far the usage of that report is |
+//! | POST /v1/entitlement/challenge | a fresh RegisterUsage with the app's `{"nonce"}`, for an app that checks its sidecar |
 //! | POST /quitquitquit | ends the sidecar as SIGTERM does, where `TOLLGATE_QUITQUITQUIT` is on |
 //!
-//! A report is answered with 200 after the ledger's commit, never before. Requests that a web page or a proxy may have sent
-//! (a Host that is not this host's, X-Forwarded-For) are refused.
+//! A report is answered with 200 after the ledger's commit, never before. With client authentication every call has to be signed
+//! ([`crate::auth`]); without it, requests that a web page or a proxy may have sent (a Host that is not this host's, X-Forwarded-For)
+//! are refused.
 
+mod aws;
+mod challenge;
 mod json;
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use tokio::time::Instant;
 
-use crate::ledger::{CallKey, KeyKind, Ledger, ReportError};
+use challenge::Limiter;
+
+use crate::auth::{AuthError, Claim, ClientAuth};
+use crate::clock;
+use crate::entitlement::keys::KeyRing;
+use crate::ledger::{CallKey, KeyKind, Ledger};
 use crate::listener::Bounds;
-use crate::marketplace::{CallError, Marketplace};
+use crate::marketplace::Marketplace;
 use crate::meter::Report;
 use crate::shutdown::DrainTrigger;
 use crate::usage::{ProductCode, RecordId};
-use crate::wire::{self, ApiError, MeterUsage};
+use crate::wire::{self, ApiError};
 
 /// What requests are answered from. Cheap to clone.
 #[derive(Debug)]
@@ -38,12 +49,35 @@ pub struct Api<M> {
     shared: Arc<Shared<M>>,
 }
 
+/// What an endpoint is made of.
+#[derive(Debug)]
+pub struct Setup<M> {
+    /// Where usage goes.
+    pub ledger: Ledger,
+    /// What is metered.
+    pub product: ProductCode,
+    /// What is not for the ledger goes to AWS.
+    pub marketplace: M,
+    /// `TOLLGATE_SAAS_MODE=passthrough`: BatchMeterUsage too.
+    pub passthrough: bool,
+    /// What RegisterUsage's answers are verified with; none where the product has no RegisterUsage.
+    pub keys: Option<KeyRing>,
+    /// Whose calls are taken; without it anybody's on this host.
+    pub auth: Option<ClientAuth>,
+    /// What `POST /quitquitquit` triggers, where it is on.
+    pub quit: Option<DrainTrigger>,
+}
+
 #[derive(Debug)]
 struct Shared<M> {
     ledger: Ledger,
     product: ProductCode,
     marketplace: M,
+    passthrough: bool,
+    keys: Option<KeyRing>,
+    auth: Option<ClientAuth>,
     quit: Option<DrainTrigger>,
+    limiter: Limiter,
     began: Instant,
     /// Milliseconds from `began` to the last report; 0 is none.
     last_report_ms: AtomicU64,
@@ -71,12 +105,13 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSE_POLL: Duration = Duration::from_millis(5);
-const TARGET_PREFIX: &str = "AWSMPMeteringService.";
 const INVOCATION_ID: HeaderName = HeaderName::from_static("amz-sdk-invocation-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const FORWARDING: [HeaderName; 2] = [
+/// What only proxies and browsers send.
+const FORWARDING: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-for"),
     header::FORWARDED,
+    header::ORIGIN,
 ];
 
 impl<M> Clone for Api<M> {
@@ -88,18 +123,26 @@ impl<M> Clone for Api<M> {
 }
 
 impl<M: Marketplace + Clone> Api<M> {
-    /// The endpoint of `product` over `ledger`; dry runs go through `marketplace`.
-    pub fn new(
-        ledger: Ledger,
-        product: ProductCode,
-        marketplace: M,
-        quit: Option<DrainTrigger>,
-    ) -> Self {
+    /// An endpoint as `setup` says.
+    pub fn new(setup: Setup<M>) -> Self {
+        let Setup {
+            ledger,
+            product,
+            marketplace,
+            passthrough,
+            keys,
+            auth,
+            quit,
+        } = setup;
         let shared = Shared {
             ledger,
             product,
             marketplace,
+            passthrough,
+            keys,
+            auth,
             quit,
+            limiter: Limiter::new(Instant::now()),
             began: Instant::now(),
             last_report_ms: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
@@ -135,8 +178,8 @@ impl<M: Marketplace + Clone> Api<M> {
     {
         let (parts, body) = request.into_parts();
         let aws = parts.uri.path() == "/";
-        let result = match check_origin(&parts) {
-            Ok(()) => self.route(&parts, body).await,
+        let result = match self.admit(&parts, body).await {
+            Ok(body) => self.route(&parts, &body).await,
             Err(error) => Err(error),
         };
         match result {
@@ -146,95 +189,63 @@ impl<M: Marketplace + Clone> Api<M> {
         }
     }
 
-    async fn route<B>(&self, parts: &Parts, body: B) -> Result<Response<Full<Bytes>>, ApiError>
+    /// The body of a request that may be answered. Who has no key of the file is refused before the body is kept.
+    async fn admit<B>(&self, parts: &Parts, body: B) -> Result<Bytes, ApiError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let Some(auth) = &self.shared.auth else {
+            check_origin(parts)?;
+            return collect(body).await;
+        };
+        let refuse = |error: AuthError| {
+            auth.note_refusal(&error);
+            ApiError {
+                status: if parts.uri.path() == "/" {
+                    StatusCode::BAD_REQUEST
+                } else {
+                    StatusCode::FORBIDDEN
+                },
+                ..ApiError::new(error.name(), error.to_string())
+            }
+        };
+        let keys = auth.keys();
+        match Claim::read(parts, &keys, clock::now()) {
+            Ok(claim) => {
+                let body = collect(body).await?;
+                claim.verify(&body).map_err(refuse)?;
+                Ok(body)
+            }
+            Err(error) => {
+                discard(body).await;
+                Err(refuse(error))
+            }
+        }
+    }
+
+    async fn route(&self, parts: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
         let path = parts.uri.path();
         match (&parts.method, path) {
-            (&Method::POST, "/") => self.aws(parts, &collect(body).await?).await,
-            (&Method::POST, "/v1/usage") => self.take_json(parts, &collect(body).await?).await,
+            (&Method::POST, "/") => self.aws(parts, body).await,
+            (&Method::POST, "/v1/usage") => self.take_json(parts, body).await,
             (&Method::GET, _) if path.starts_with("/v1/usage/") => {
                 self.find(&path["/v1/usage/".len()..]).await
             }
+            (&Method::POST, "/v1/entitlement/challenge") => Box::pin(self.challenge(body)).await,
             (&Method::POST, "/quitquitquit") => self.quit(),
-            (_, "/" | "/v1/usage" | "/quitquitquit") => Err(ApiError {
-                status: StatusCode::METHOD_NOT_ALLOWED,
-                ..ApiError::validation("only POST is served here")
-            }),
+            (_, "/" | "/v1/usage" | "/v1/entitlement/challenge" | "/quitquitquit") => {
+                Err(ApiError {
+                    status: StatusCode::METHOD_NOT_ALLOWED,
+                    ..ApiError::validation("only POST is served here")
+                })
+            }
             _ => Err(ApiError {
                 status: StatusCode::NOT_FOUND,
                 ..ApiError::validation(
-                    "there are POST /, POST /v1/usage, GET /v1/usage/ID and POST /quitquitquit",
+                    "there are POST /, POST /v1/usage, GET /v1/usage/ID, POST /v1/entitlement/challenge and POST /quitquitquit",
                 )
             }),
-        }
-    }
-
-    async fn aws(&self, parts: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
-        let target = parts
-            .headers
-            .get("x-amz-target")
-            .and_then(|target| target.to_str().ok());
-        match target.and_then(|target| target.strip_prefix(TARGET_PREFIX)) {
-            Some("MeterUsage") => self.meter_usage(parts, body).await,
-            _ => Err(ApiError::new(
-                "UnknownOperationException",
-                format!(
-                    "X-Amz-Target is {:?}; this endpoint serves AWSMPMeteringService.MeterUsage",
-                    target.unwrap_or_default()
-                ),
-            )),
-        }
-    }
-
-    async fn meter_usage(
-        &self,
-        parts: &Parts,
-        body: &Bytes,
-    ) -> Result<Response<Full<Bytes>>, ApiError> {
-        let usage = MeterUsage::parse(body, &self.shared.product)?;
-        if usage.dry_run {
-            // Boxed, so that the future of every report is no larger for it.
-            return Box::pin(self.dry_run(body.clone())).await;
-        }
-        let key = match &usage.client_token {
-            Some(token) => Some(CallKey::new(
-                KeyKind::ClientToken,
-                token.as_str(),
-                &fingerprint(&usage.report),
-            )),
-            None => invocation(parts, body),
-        };
-        let id = self.take(usage.report, key).await?;
-        Ok(respond(
-            StatusCode::OK,
-            wire::CONTENT_TYPE,
-            format!("{{\"MeteringRecordId\":\"{id}\"}}"),
-        ))
-    }
-
-    /// AWS itself answers a dry run: it tells whether the role may meter.
-    async fn dry_run(&self, body: Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
-        match self.shared.marketplace.meter_usage(body).await {
-            Ok(record_id) => {
-                let answer = serde_json::json!({"MeteringRecordId": record_id});
-                Ok(respond(
-                    StatusCode::OK,
-                    wire::CONTENT_TYPE,
-                    answer.to_string(),
-                ))
-            }
-            Err(CallError::Refused(error) | CallError::Throttled(error)) => Ok(aws_answer(
-                StatusCode::BAD_REQUEST,
-                &error.code,
-                &error.message,
-            )),
-            Err(error) => Err(ApiError::new(
-                "InternalServiceErrorException",
-                format!("AWS could not be asked: {error}"),
-            )),
         }
     }
 
@@ -261,8 +272,24 @@ impl<M: Marketplace + Clone> Api<M> {
     }
 
     async fn take(&self, report: Report, key: Option<CallKey>) -> Result<RecordId, ApiError> {
+        let _in_flight = self.begin()?;
+        let receipt = self.shared.ledger.report(report, key).await?;
+        Ok(receipt.id)
+    }
+
+    async fn take_all(
+        &self,
+        reports: Vec<Report>,
+        key: Option<CallKey>,
+    ) -> Result<Vec<Option<RecordId>>, ApiError> {
+        let _in_flight = self.begin()?;
+        Ok(self.shared.ledger.report_all(reports, key).await?)
+    }
+
+    /// Notes that usage is being reported; refused once the shutdown has come so far.
+    fn begin(&self) -> Result<InFlight<'_>, ApiError> {
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        let _in_flight = InFlight(&self.shared.in_flight);
+        let in_flight = InFlight(&self.shared.in_flight);
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(ApiError {
                 status: StatusCode::SERVICE_UNAVAILABLE,
@@ -276,18 +303,7 @@ impl<M: Marketplace + Clone> Api<M> {
         self.shared
             .last_report_ms
             .store(since_ms.max(1), Ordering::Relaxed);
-        match self.shared.ledger.report(report, key).await {
-            Ok(receipt) => Ok(receipt.id),
-            Err(ReportError::Refused(refusal)) => Err(ApiError::from(&refusal)),
-            Err(error @ ReportError::Conflict) => Err(ApiError::new(
-                "IdempotencyConflictException",
-                error.to_string(),
-            )),
-            Err(error @ ReportError::Failed(_)) => Err(ApiError::new(
-                "InternalServiceErrorException",
-                error.to_string(),
-            )),
-        }
+        Ok(in_flight)
     }
 
     async fn find(&self, id: &str) -> Result<Response<Full<Bytes>>, ApiError> {
@@ -324,25 +340,33 @@ impl<M: Marketplace + Clone> Api<M> {
     }
 }
 
-/// A web page can make a browser post to loopback under a name of its own, and a proxy can be talked into it; neither may meter.
+/// A web page can make a browser post to loopback, under a name of its own or with its Origin, and a proxy can be talked into
+/// it; neither may meter.
 fn check_origin(parts: &Parts) -> Result<(), ApiError> {
     if let Some(name) = FORWARDING
         .iter()
         .find(|name| parts.headers.contains_key(*name))
     {
-        let message =
-            format!("a request with {name} came through a proxy; the app has to call directly");
+        let message = format!(
+            "a request with {name} came through a proxy or from a web page; the app has to call directly"
+        );
         return Err(ApiError::new("AccessDeniedException", message));
     }
-    let Some(host) = header_text(&parts.headers, &header::HOST) else {
+    if header_text(&parts.headers, &header::HOST).is_none() {
         return Err(ApiError::validation("the Host header is missing"));
-    };
-    if is_loopback(host) {
-        return Ok(());
     }
-    let message =
-        format!("the Host header is {host:?}; the app has to call 127.0.0.1, [::1] or localhost");
-    Err(ApiError::new("AccessDeniedException", message))
+    // An absolute request target names the host too, and nothing keeps a stranger from two headers.
+    let headers = parts.headers.get_all(header::HOST).into_iter();
+    let named = headers
+        .map(|host| host.to_str().unwrap_or("no text"))
+        .chain(parts.uri.authority().map(Authority::as_str));
+    match named.into_iter().find(|host| !is_loopback(host)) {
+        None => Ok(()),
+        Some(host) => Err(ApiError::new(
+            "AccessDeniedException",
+            format!("the host is {host:?}; the app has to call 127.0.0.1, [::1] or localhost"),
+        )),
+    }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -385,6 +409,18 @@ where
     }
 }
 
+/// Reads a body that nobody wants to its end, so that the caller gets to read the answer.
+async fn discard<B>(body: B)
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = pin!(Limited::new(body, BODY_BYTES_MAX));
+    let end = async { while let Some(Ok(_)) = body.frame().await {} };
+    // A body that does not end in time is cut off together with its connection.
+    let _ = tokio::time::timeout(BODY_TIMEOUT, end).await;
+}
+
 /// What makes two reports the same: their parameters by value, not the bytes of the body.
 fn fingerprint(report: &Report) -> Vec<u8> {
     let at = report.at.map(crate::usage::Moment::as_millis);
@@ -417,8 +453,12 @@ fn aws_answer(status: StatusCode, name: &str, message: &str) -> Response<Full<By
     response
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn respond(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -17,10 +17,12 @@ use tokio::sync::watch;
 use metering::Metering;
 
 use crate::atomic_file::{self, Durability};
+use crate::auth::ClientAuth;
 use crate::backoff::Backoff;
 use crate::clock::Uptime;
+use crate::config::metering::Listen;
 use crate::config::{EntitlementCheck, RunConfig};
-use crate::entitlement::keys::PublicKeys;
+use crate::entitlement::keys::{KeyRing, PublicKeys};
 use crate::entitlement::platform::{self, Host, HostError};
 use crate::entitlement::registrar::{self, HOLD, Registrar, StorageError};
 use crate::entitlement::status::{self, Status};
@@ -28,7 +30,7 @@ use crate::entitlement::{Policy, keys::KeyFiles};
 use crate::exit::Exit;
 use crate::health::{self, Health};
 use crate::ledger::{Ledger, LedgerError};
-use crate::listener::{self, ListenError};
+use crate::listener::{self, Bound, ListenError};
 use crate::marketplace::aws::{Aws, CaBundleError, Connection};
 use crate::meter::Gate;
 use crate::shutdown::{self, Drain, DrainTrigger, SignalStream};
@@ -43,7 +45,7 @@ pub struct App {
     uptime: Uptime,
     signals: SignalStream,
     health_listener: TcpListener,
-    metering_listener: TcpListener,
+    metering_listener: Bound,
 }
 
 /// Why the sidecar can't go on.
@@ -125,7 +127,10 @@ impl App {
         })?;
         let health_listener =
             listener::bind(config.health_listen, "TOLLGATE_HEALTH_LISTEN").await?;
-        let metering_listener = listener::bind(config.metering.listen, "TOLLGATE_LISTEN").await?;
+        let metering_listener = match &config.metering.listen {
+            Listen::Tcp(address) => Bound::Tcp(listener::bind(*address, "TOLLGATE_LISTEN").await?),
+            Listen::Unix(path) => Bound::Unix(listener::bind_file(path, "TOLLGATE_LISTEN").await?),
+        };
         Ok(Self {
             config,
             environment,
@@ -167,6 +172,7 @@ impl App {
             trigger.clone(),
             self.config.check.clone(),
             reload,
+            self.config.metering.client_auth.clone(),
         ));
 
         let run = Run {
@@ -182,18 +188,14 @@ impl App {
     }
 
     fn announce(&self) {
-        let address = |listener: &TcpListener| {
-            listener
-                .local_addr()
-                .map(|address| address.to_string())
-                .unwrap_or_default()
-        };
+        let health = self.health_listener.local_addr();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             product_code = %self.config.product_code,
             check = self.config.check.name(),
-            metering = address(&self.metering_listener),
-            health = address(&self.health_listener),
+            metering = self.metering_listener.name(),
+            client_auth = self.config.metering.client_auth.is_some(),
+            health = health.map(|address| address.to_string()).unwrap_or_default(),
             "tollgate is up"
         );
     }
@@ -215,7 +217,7 @@ impl Run {
     async fn run(
         self,
         reloaded: watch::Receiver<Option<PublicKeys>>,
-        listener: TcpListener,
+        listener: Bound,
         trigger: DrainTrigger,
     ) -> Result<Exit, AppError> {
         let mut drain = self.drain.clone();
@@ -235,6 +237,12 @@ impl Run {
             self.ledger.subscribe(),
             answered,
         );
+        let keys = match &self.config.check {
+            EntitlementCheck::RegisterUsage { keys, .. } => {
+                Some(KeyRing::new(keys.clone(), reloaded.clone()))
+            }
+            EntitlementCheck::MeterUsage(_) | EntitlementCheck::None => None,
+        };
         let registering = registrar.run(self.policy(), fastrand::Rng::new(), reloaded);
         let metering = Metering::start(
             &self.config,
@@ -243,6 +251,7 @@ impl Run {
             listener,
             trigger,
             answers,
+            keys,
         );
         let (mut registering, mut metering) = (pin!(registering), pin!(metering));
         let mut decided = None;
@@ -264,13 +273,21 @@ impl Run {
             tokio::select! {
                 biased;
                 () = drain.begun() => break Exit::Success,
-                reason = metering.failed() => return Err(AppError::LedgerFailed(reason.to_string())),
+                reason = metering.failed() => return Err(ledger_failed(&metering, &reason).await),
                 ended = &mut registering, if decided.is_none() => decided = Some(ended?),
                 never = &mut gate => match never {},
             }
         };
-        self.end(&metering, exit).await;
-        Ok(exit)
+        tokio::select! {
+            _ = metering.failed() => {}
+            () = self.end(&metering, exit) => {}
+        }
+        // Whichever was first: an end that could not be written is none.
+        let failure = metering.ledger.failure().borrow().clone();
+        match failure {
+            Some(reason) => Err(ledger_failed(&metering, &reason).await),
+            None => Ok(exit),
+        }
     }
 
     /// The last things before the exit: after a denial what was taken is rejected; otherwise, where anything may be
@@ -318,14 +335,24 @@ impl Run {
     }
 }
 
+/// The error to end with, once the callers that wait have been told.
+async fn ledger_failed(metering: &Metering<Aws>, reason: &str) -> AppError {
+    metering.refuse().await;
+    AppError::LedgerFailed(reason.to_string())
+}
+
 async fn serve_signals(
     signals: SignalStream,
     trigger: DrainTrigger,
     check: EntitlementCheck,
     reload: watch::Sender<Option<PublicKeys>>,
+    client_auth: Option<ClientAuth>,
 ) {
     signals
         .serve(trigger, || {
+            if let Some(client_auth) = &client_auth {
+                reload_client_auth(client_auth);
+            }
             let EntitlementCheck::RegisterUsage { files, .. } = &check else {
                 tracing::info!("SIGHUP: this entitlement check has no public keys to read again");
                 return;
@@ -344,6 +371,19 @@ fn reload_keys(files: &KeyFiles, reload: &watch::Sender<Option<PublicKeys>>) {
         Err(error) => {
             tracing::error!(%error, "SIGHUP: public keys can't be read; the ones from before stay in force");
         }
+    }
+}
+
+fn reload_client_auth(client_auth: &ClientAuth) {
+    match client_auth.reload() {
+        Ok(()) => tracing::info!(
+            keys = ?client_auth.keys(),
+            "SIGHUP: TOLLGATE_CLIENT_AUTH_FILE read again"
+        ),
+        Err(error) => tracing::error!(
+            %error,
+            "SIGHUP: TOLLGATE_CLIENT_AUTH_FILE can't be used; the keys from before stay in force"
+        ),
     }
 }
 

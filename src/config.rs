@@ -356,7 +356,7 @@ fn read_log(reader: &mut Reader<'_>) -> Read<LogConfig> {
     let filter = reader.or_default(
         "log",
         "info",
-        "error, warn, info, debug, trace, or target=level,...",
+        "error, warn, info, debug, or target=level,...",
         |text| text.parse::<Targets>().map_err(|e| e.to_string()),
     );
     let format = reader.or_default("log-format", "json", "json or text", |text| match text {

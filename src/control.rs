@@ -24,7 +24,7 @@ use tokio::net::UnixListener;
 use crate::ledger::{Filter, Ledger, LedgerError, Record, RecordState, ResolutionError};
 use crate::listener::Bounds;
 use crate::meter::Resolution;
-use crate::usage::BucketId;
+use crate::usage::{BucketId, Customer};
 
 /// Bounds of the control socket: one person at a time.
 pub const BOUNDS: Bounds = Bounds {
@@ -105,6 +105,9 @@ fn show(record: &Record) -> Value {
     json!({
         "id": record.bucket.0,
         "state": record.state.name(),
+        "customer_identifier": record.customer.as_ref().and_then(Customer::identifier),
+        "customer_aws_account_id": record.customer.as_ref().and_then(Customer::account),
+        "license_arn": record.customer.as_ref().and_then(Customer::license),
         "dimension": record.dimension.as_str(),
         "hour": record.hour.to_string(),
         "quantity": record.quantity(),

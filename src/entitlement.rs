@@ -9,6 +9,7 @@ pub mod keys;
 pub mod nonce;
 pub mod platform;
 pub mod proof;
+pub mod register;
 pub mod registrar;
 pub mod signature;
 pub mod status;

@@ -23,6 +23,7 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::auth::ClientAuth;
 use crate::clock;
 use crate::config::metering::{MeteringConfig, OnMeteringFailure};
 use crate::entitlement::status::Status;
@@ -39,6 +40,7 @@ pub struct Health {
     ledger: watch::Receiver<Option<Ledger>>,
     on_failure: OnMeteringFailure,
     period: Period,
+    client_auth: Option<ClientAuth>,
     drain: Drain,
     started: Arc<AtomicBool>,
 }
@@ -75,6 +77,7 @@ impl Health {
             ledger,
             on_failure: config.on_failure,
             period: config.rules.period,
+            client_auth: config.client_auth.clone(),
             drain,
             started: Arc::new(AtomicBool::new(false)),
         }
@@ -106,8 +109,12 @@ impl Health {
             ),
             "/metrics" => {
                 let view = self.view().await;
-                let page =
-                    metrics::render(&view.status, view.unready.is_none(), view.summary.as_ref());
+                let page = metrics::render(
+                    &view.status,
+                    view.unready.is_none(),
+                    view.summary.as_ref(),
+                    self.client_auth.as_ref().map(ClientAuth::refused),
+                );
                 respond(StatusCode::OK, metrics::CONTENT_TYPE, page)
             }
             "/" => {

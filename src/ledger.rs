@@ -44,9 +44,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::meter::{
-    Answer, Core, Gate, Refusal, Report, Request, Resolution, ResolveError, Rules, Startup,
+    Answer, Call, Core, Gate, Refusal, Report, Resolution, ResolveError, Rules, Startup,
 };
-use crate::usage::{BucketId, Dimension, Identity, Moment, ProductCode, RecordId};
+use crate::usage::{BucketId, Customer, Dimension, Identity, Moment, ProductCode, RecordId};
 use disk::{Disk, DiskError, RealDisk};
 use owner::{Command, Owner};
 use queue::{Closed, Queue};
@@ -79,15 +79,6 @@ impl Options {
 #[derive(Clone)]
 pub struct Ledger {
     shared: Arc<Shared>,
-}
-
-/// A submission to send now. Its answer goes to [`Ledger::answered`], whatever it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// What to ask of AWS.
-    pub request: Request,
-    /// Which attempt it is.
-    pub number: u32,
 }
 
 /// A report that is durable.
@@ -191,24 +182,25 @@ impl Ledger {
         directory: &Path,
         options: &Options,
         clock: Clock,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Attempt>, Opened), LedgerError> {
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Call>, Opened), LedgerError> {
         Self::open_on(Arc::new(RealDisk::lock(directory)?), options, clock)
     }
 
     /// Opens the ledger on a disk.
     ///
-    /// The receiver gets each attempt once its start is durable; the core bounds how many are under way.
+    /// The receiver gets each call once its start is durable; the core bounds how many are under way. What it comes to goes to
+    /// [`Ledger::answered`], whatever it is.
     pub fn open_on(
         disk: Arc<dyn Disk>,
         options: &Options,
         clock: Clock,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Attempt>, Opened), LedgerError> {
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Call>, Opened), LedgerError> {
         let recovered = recovery::open(&disk, options, clock())?;
         let opened = recovered.opened.clone();
         let queue = Arc::new(Queue::new());
-        let (attempts, attempts_to_send) = mpsc::unbounded_channel();
+        let (calls, calls_to_make) = mpsc::unbounded_channel();
         let (failed_sender, failed) = watch::channel(None);
-        let mut owner = Owner::new(recovered, clock, queue.clone(), attempts, failed_sender);
+        let mut owner = Owner::new(recovered, clock, queue.clone(), calls, failed_sender);
         owner.begin(&options.identity)?;
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
@@ -227,7 +219,7 @@ impl Ledger {
             Self {
                 shared: Arc::new(shared),
             },
-            attempts_to_send,
+            calls_to_make,
             opened,
         ))
     }
@@ -247,6 +239,40 @@ impl Ledger {
             .await
             .map_err(|Closed| failed())?;
         answer.await.unwrap_or_else(|_| Err(failed()))
+    }
+
+    /// Takes reports of customers, all of them or none; when this returns their ids, they are durable. One of a customer that is
+    /// not subscribed has none, and was not taken. With `key`, the same call is counted once.
+    pub async fn report_all(
+        &self,
+        reports: Vec<Report>,
+        key: Option<CallKey>,
+    ) -> Result<Vec<Option<RecordId>>, ReportError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::ReportAll {
+            reports,
+            key,
+            reply,
+        };
+        let failed = || ReportError::Failed(self.reason());
+        self.shared
+            .queue
+            .push(command)
+            .await
+            .map_err(|Closed| failed())?;
+        answer.await.unwrap_or_else(|_| Err(failed()))
+    }
+
+    /// `ResolveCustomer` has named a customer; see [`Core::resolved`].
+    pub async fn resolved(
+        &self,
+        name: Customer,
+        account: Option<String>,
+    ) -> Result<(), LedgerError> {
+        self.call(move |owner| {
+            owner.decide(|core, now| core.resolved(now, &name, account.as_deref()))
+        })
+        .await
     }
 
     /// The record that a report is in; `None` for an id that is not this ledger's, or of a record long forgotten.
@@ -269,17 +295,10 @@ impl Ledger {
         self.call(|owner| owner.summary()).await
     }
 
-    /// What an attempt came to.
-    pub async fn answered(
-        &self,
-        bucket: BucketId,
-        attempt: u32,
-        answer: Answer,
-    ) -> Result<(), LedgerError> {
-        self.call(move |owner| {
-            owner.decide(|core, now| core.answered(now, bucket, attempt, answer))
-        })
-        .await
+    /// What the attempts of a call came to.
+    pub async fn answered(&self, answers: Vec<(BucketId, u32, Answer)>) -> Result<(), LedgerError> {
+        self.call(move |owner| owner.decide(|core, now| core.answered_all(now, answers)))
+            .await
     }
 
     /// A person decides a record in doubt.

@@ -16,13 +16,18 @@
 //! |---|---|
 //! | `intake` | which bucket a report joins |
 //! | `sealing` | when a bucket's record is fixed, and as what |
+//! | `batch` | which records of customers share a request |
 //! | `delivery` | attempts, answers, windows |
 //! | `takeover` | another identity, a process that died |
-//! | `state` | nothing: it applies facts |
+//! | `state`, `series`, `customers` | nothing: they hold what the facts came to |
+//! | `window` | how far back AWS takes usage |
 
+mod batch;
 mod bucket;
+mod customers;
 mod delivery;
 mod fact;
+mod hour_set;
 mod intake;
 mod sealing;
 mod series;
@@ -30,15 +35,17 @@ mod state;
 mod submission;
 mod takeover;
 mod tally;
+mod window;
 
 pub use bucket::Bucket;
+pub use customers::CustomerRow;
 pub use delivery::{Answer, Resolution, ResolveError};
 pub use fact::Fact;
-pub use intake::{Amount, Refusal, Report};
+pub use intake::{Amount, Refusal, Report, Taken};
 pub use sealing::Startup;
-pub use series::Series;
+pub use series::{Series, SeriesKey};
 pub use state::{Illegal, Root, State, Touched};
-pub use submission::{Request, Status, Submission};
+pub use submission::{Attempt, Call, Postponement, Request, Status, Submission};
 pub use tally::Tally;
 
 use std::collections::BTreeMap;
@@ -75,6 +82,8 @@ pub struct Rules {
     pub dimensions: Option<BTreeMap<Dimension, Combine>>,
     /// `TOLLGATE_ZERO_USAGE=report`.
     pub zero_usage: bool,
+    /// `TOLLGATE_SAAS_MODE` is set: customers are billed, and never the task or pod itself.
+    pub saas: bool,
 }
 
 /// Whether the buyer is entitled, as far as this process knows.
@@ -96,8 +105,8 @@ pub struct Decision<T> {
     pub facts: Vec<Fact>,
     /// For the caller.
     pub reply: T,
-    /// Each with the number of the attempt that is now in flight.
-    pub submit: Vec<(Request, u32)>,
+    /// What is now in flight.
+    pub submit: Vec<Call>,
 }
 
 /// The state with the rules that change it.
@@ -111,7 +120,9 @@ pub struct Core {
     seal_wait_ms: i64,
     random: fastrand::Rng,
     facts: Vec<Fact>,
-    submit: Vec<(Request, u32)>,
+    submit: Vec<Call>,
+    /// The hour that has begun for customers.
+    begun: Option<Hour>,
     wake: Option<Wake>,
 }
 
@@ -133,6 +144,7 @@ impl Core {
             random,
             facts,
             submit,
+            begun: None,
             wake: None,
         }
     }
@@ -155,6 +167,7 @@ impl Core {
     /// The entitlement decision is positive: submissions may go out.
     pub fn open_gate(&mut self, now: Moment) -> Decision<()> {
         self.gate = Gate::Open;
+        self.begun = None;
         self.step(now);
         self.decided(())
     }
@@ -213,8 +226,13 @@ impl Core {
         self.state
             .apply(&fact, self.rules.period)
             .expect("the meter decides only what can follow on its state");
-        if !matches!(fact, Fact::Reported { .. }) {
-            self.wake = None;
+        match (&fact, &mut self.wake) {
+            (Fact::Reported { .. }, _) => {}
+            (Fact::Opened { bucket, .. }, Some(Wake(wake))) => {
+                let due = self.state.open[bucket].seal_due(self.rules.period, self.seal_wait_ms);
+                *wake = Some(wake.map_or(due, |wake| wake.min(due)));
+            }
+            _ => self.wake = None,
         }
         self.facts.push(fact);
     }
@@ -226,57 +244,56 @@ impl Core {
         }
     }
 
-    fn is_sealed(&self, dimension: &Dimension, hour: Hour) -> bool {
-        self.state.root.floor.is_some_and(|floor| hour <= floor)
+    fn is_sealed(&self, key: &SeriesKey, hour: Hour) -> bool {
+        self.floor_of(key).is_some_and(|floor| hour <= floor)
             || self
                 .state
                 .series
-                .get(dimension)
+                .get(key)
                 .is_some_and(|series| series.is_sealed(hour))
     }
 
-    /// The first hour from `hour` on that can still get a record.
-    fn unsealed_from(&self, dimension: &Dimension, hour: Hour) -> Hour {
-        let floors = [
-            self.state.root.floor,
-            self.state
-                .series
-                .get(dimension)
-                .and_then(|series| series.floor),
-        ];
-        let above = floors
-            .into_iter()
-            .flatten()
-            .max()
-            .map(|floor| self.rules.period.next(floor));
-        let mut hour = above.map_or(hour, |above| above.max(hour));
-        while self.is_sealed(dimension, hour) {
-            hour = self.rules.period.next(hour);
+    /// Hours up to this one may have records that the ledger does not know of.
+    fn floor_of(&self, key: &SeriesKey) -> Option<Hour> {
+        match key.customer {
+            None => self.state.root.floor,
+            Some(_) => self.state.root.customer_floor,
         }
-        hour
+    }
+
+    /// The first hour from `hour` on that can still get a record.
+    fn unsealed_from(&self, key: &SeriesKey, hour: Hour) -> Hour {
+        let series = self.state.series.get(key);
+        let above = self
+            .floor_of(key)
+            .max(series.and_then(|series| series.floor))
+            .map(|floor| self.rules.period.next(floor));
+        let hour = above.map_or(hour, |above| above.max(hour));
+        let taken_through = series.and_then(|series| series.sealed.range_end(hour));
+        taken_through.map_or(hour, |last| self.rules.period.next(last))
     }
 
     /// The open bucket of that hour, made if need be.
     fn bucket_at(
         &mut self,
         now: Moment,
-        dimension: &Dimension,
+        key: &SeriesKey,
         hour: Hour,
         first_at: Moment,
     ) -> BucketId {
         if let Some(id) = self
             .state
             .series
-            .get(dimension)
-            .and_then(|series| series.open.get(&hour))
+            .get(key)
+            .and_then(|series| series.open_at(hour))
         {
-            return *id;
+            return id;
         }
         let bucket = BucketId(self.state.root.next_bucket);
-        let combine = self.combine_of(dimension).unwrap_or_default();
+        let combine = self.combine_of(&key.dimension).unwrap_or_default();
         self.record(Fact::Opened {
             bucket,
-            dimension: dimension.clone(),
+            key: key.clone(),
             hour,
             combine,
             at: now,
@@ -286,15 +303,10 @@ impl Core {
     }
 
     /// The bucket that takes over what another hour could not bill.
-    fn heir(&mut self, now: Moment, dimension: &Dimension) -> BucketId {
-        let hour = self.unsealed_from(dimension, self.rules.period.hour_of(now));
-        self.bucket_at(now, dimension, hour, now)
+    fn heir(&mut self, now: Moment, key: &SeriesKey) -> BucketId {
+        let hour = self.unsealed_from(key, self.rules.period.hour_of(now));
+        self.bucket_at(now, key, hour, now)
     }
-}
-
-/// How long after a record's timestamp AWS takes it: six hours (API reference, `MeterUsage`).
-const fn window_ms(period: Period) -> i64 {
-    period.as_millis() * 6
 }
 
 #[cfg(test)]

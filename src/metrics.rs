@@ -2,6 +2,7 @@
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -30,8 +31,13 @@ const STATES: [StateName; 5] = [
     StateName::Unavailable,
 ];
 
-/// The metrics page.
-pub fn render(status: &Status, ready: bool, summary: Option<&Summary>) -> String {
+/// The metrics page; `refused_calls` where callers have to sign.
+pub fn render(
+    status: &Status,
+    ready: bool,
+    summary: Option<&Summary>,
+    refused_calls: Option<u64>,
+) -> String {
     let mut registry = Registry::with_prefix("tollgate");
     let build = Family::<VersionLabel, Gauge>::default();
     build
@@ -62,6 +68,15 @@ pub fn render(status: &Status, ready: bool, summary: Option<&Summary>) -> String
     if let Some(summary) = summary {
         register_summary(&mut registry, summary);
     }
+    if let Some(refused_calls) = refused_calls {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(refused_calls);
+        registry.register(
+            "refused_calls",
+            "Calls of the metering endpoint that no known key had signed",
+            counter,
+        );
+    }
     let mut page = String::new();
     encode(&mut page, &registry).expect("writing to a string can't fail");
     page
@@ -87,6 +102,18 @@ fn register_summary(registry: &mut Registry, summary: &Summary) {
         "keys_dropped",
         "Callers' keys forgotten before their ten minutes",
         summary.keys_dropped,
+    );
+    gauge(
+        registry,
+        "customers",
+        "Customers that were ever named",
+        summary.customers,
+    );
+    gauge(
+        registry,
+        "customers_not_subscribed",
+        "Customers that AWS calls not subscribed",
+        summary.customers_not_subscribed,
     );
     for (name, help, at) in [
         (

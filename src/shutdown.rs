@@ -3,7 +3,7 @@
 //! | signal | first | second |
 //! |---|---|---|
 //! | SIGTERM, SIGINT | drain, then exit 0 | exit at once |
-//! | SIGHUP | read public keys again | the same |
+//! | SIGHUP | read public keys and client keys again | the same |
 //!
 //! Handlers are installed explicitly, so they work for PID 1 too, which the kernel gives no default action.
 

@@ -3,13 +3,17 @@
 //! It decides nothing. When to send, how often, and what follows an answer is the core's; the ledger has made an attempt
 //! durable before it arrives here. How many are under way at once is bounded by the core too.
 
+mod batch;
+
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::ledger::{Attempt, Ledger};
-use crate::marketplace::{CallError, Marketplace, ServiceError, meter_usage_body};
-use crate::meter::{Answer, Request};
+use crate::ledger::Ledger;
+use crate::marketplace::{
+    self, CallError, Marketplace, Operation, ServiceError, batch_meter_usage_body, meter_usage_body,
+};
+use crate::meter::{Answer, Attempt, Call};
 use crate::usage::{BucketId, ProductCode};
 
 /// What AWS has last said, and of which record.
@@ -21,39 +25,61 @@ pub struct Answered {
     pub answer: Answer,
 }
 
-/// Sends every attempt that comes, until the ledger is gone. Attempts under way end with the future.
+/// Makes every call that comes, until the ledger is gone. Calls under way end with the future.
 pub async fn run<M: Marketplace>(
     marketplace: Arc<M>,
     product: ProductCode,
     ledger: Ledger,
-    mut attempts: mpsc::UnboundedReceiver<Attempt>,
+    mut calls: mpsc::UnboundedReceiver<Call>,
     answers: watch::Sender<Option<Answered>>,
 ) {
     let mut under_way = tokio::task::JoinSet::new();
-    while let Some(Attempt { request, number }) = attempts.recv().await {
+    while let Some(call) = calls.recv().await {
         while under_way.try_join_next().is_some() {}
         let (marketplace, ledger, product) =
             (Arc::clone(&marketplace), ledger.clone(), product.clone());
         let answers = answers.clone();
         under_way.spawn(async move {
-            let bucket = request.bucket;
-            let answer = send(&*marketplace, &product, &request).await;
-            log(&request, number, &answer);
-            if let Err(error) = ledger.answered(bucket, number, answer.clone()).await {
-                tracing::error!(%error, bucket = bucket.0, "what AWS answered can't be kept; a restart asks again");
+            let came = send(&*marketplace, &product, &call).await;
+            for (attempt, answer) in call.attempts.iter().zip(&came) {
+                log(attempt, answer);
             }
-            answers.send_replace(Some(Answered { bucket, answer }));
+            let told =
+                call.attempts.iter().zip(&came).map(|(attempt, answer)| {
+                    (attempt.request.bucket, attempt.number, answer.clone())
+                });
+            if let Err(error) = ledger.answered(told.collect()).await {
+                tracing::error!(%error, "what AWS answered can't be kept; a restart asks again");
+            }
+            for (attempt, answer) in call.attempts.iter().zip(came) {
+                let bucket = attempt.request.bucket;
+                answers.send_replace(Some(Answered { bucket, answer }));
+            }
         });
     }
 }
 
-async fn send<M: Marketplace>(marketplace: &M, product: &ProductCode, request: &Request) -> Answer {
-    match marketplace
-        .meter_usage(meter_usage_body(product, request))
-        .await
-    {
-        Ok(aws_id) => Answer::Recorded { aws_id },
-        Err(error) => answer(error),
+/// An answer for each of the call's attempts.
+async fn send<M: Marketplace>(marketplace: &M, product: &ProductCode, call: &Call) -> Vec<Answer> {
+    match &call.attempts[..] {
+        [attempt] if attempt.customer.is_none() => {
+            let body = meter_usage_body(product, &attempt.request);
+            vec![match marketplace::meter_usage(marketplace, body).await {
+                Ok(aws_id) => Answer::Recorded { aws_id },
+                Err(error) => answer(error),
+            }]
+        }
+        attempts => {
+            let body = batch_meter_usage_body(product, call);
+            let came = marketplace.call(Operation::BatchMeterUsage, body).await;
+            match came.and_then(|body| batch::answers(attempts, &body)) {
+                Ok(answers) => answers,
+                Err(error) => {
+                    let answer = batch::together(answer(error), attempts.len());
+                    vec![answer; attempts.len()]
+                }
+            }
+        }
     }
 }
 
@@ -78,6 +104,8 @@ fn answer(error: CallError) -> Answer {
             | "InvalidUsageDimensionException"
             | "InvalidUsageAllocationsException"
             | "InvalidTagException"
+            | "InvalidCustomerIdentifierException"
+            | "InvalidLicenseException"
             | "IdempotencyConflictException"
             | "ValidationException"
             | "SerializationException" => Answer::Refused { code, message },
@@ -86,10 +114,25 @@ fn answer(error: CallError) -> Answer {
     }
 }
 
-fn log(request: &Request, attempt: u32, answer: &Answer) {
-    let (bucket, dimension) = (request.bucket.0, request.dimension.as_str());
+fn log(attempt: &Attempt, answer: &Answer) {
+    let request = &attempt.request;
+    let (bucket, dimension) = (request.bucket.0, request.key.dimension.as_str());
     let (timestamp, quantity) = (request.timestamp.to_string(), request.quantity.to_string());
+    let customer = attempt.customer.as_ref().map(ToString::to_string);
+    let attempt = attempt.number;
     match answer {
+        Answer::Recorded { aws_id } if customer.is_some() => {
+            tracing::debug!(
+                bucket,
+                customer,
+                dimension,
+                timestamp,
+                quantity,
+                attempt,
+                aws_record_id = aws_id,
+                "metered"
+            );
+        }
         Answer::Recorded { aws_id } => {
             tracing::info!(
                 bucket,
@@ -104,6 +147,7 @@ fn log(request: &Request, attempt: u32, answer: &Answer) {
         Answer::Refused { .. } | Answer::NotEntitled { .. } => {
             tracing::error!(
                 bucket,
+                customer,
                 dimension,
                 timestamp,
                 quantity,
@@ -114,12 +158,14 @@ fn log(request: &Request, attempt: u32, answer: &Answer) {
         }
         Answer::Duplicate
         | Answer::OutOfBounds
+        | Answer::RefusedTogether { .. }
         | Answer::Throttled
         | Answer::NotSent { .. }
         | Answer::Denied { .. }
         | Answer::Doubtful { .. } => {
             tracing::warn!(
                 bucket,
+                customer,
                 dimension,
                 timestamp,
                 quantity,

@@ -1,6 +1,7 @@
 //! Logs: one line each on stderr, JSON for machines or text for people.
 
-use tracing_subscriber::filter::Targets;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
@@ -36,6 +37,11 @@ pub fn init(config: &LogConfig) {
         LogFormat::Text => lines.boxed(),
     };
     tracing_subscriber::registry()
-        .with(lines.with_filter(config.filter.clone()))
+        .with(lines.with_filter(config.filter.clone().and(filter_fn(is_discreet))))
         .init();
+}
+
+/// The AWS SDK shows whole requests at its lower levels, with signatures, session tokens and registration tokens.
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("aws_") || *metadata.level() <= Level::INFO
 }

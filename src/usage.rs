@@ -10,12 +10,15 @@
 //! | [`Quantity`] | 0..=9,999,999,999.999999 in millionths | service model of 2026-10-20 |
 //! | [`TagSet`], [`Allocations`] | 1..=5 tags, 1..=2500 allocations that sum to the quantity | API reference, UsageAllocation |
 //! | [`ClientToken`] | 1..=64 characters | API reference, MeterUsage |
+//! | [`Customer`] | an identifier, an account's digits, a license's ARN | API reference, UsageRecord |
 
+mod customer;
 mod ids;
 mod quantity;
 mod tags;
 mod time;
 
+pub use customer::{Customer, CustomerError, CustomerNumber, Way, checked_account};
 pub use ids::{
     BucketId, ClientToken, RecordId, RecordIdSecret, TokenError, UsageKey, UsageKeyError,
 };

@@ -2,10 +2,15 @@
 //!
 //! The members are those of the service model that botocore ships; the AWS SDK for Rust lacks the decimal ones.
 
+pub mod batch;
+
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
+use crate::entitlement::nonce::Nonce;
+use crate::ledger::ReportError;
+use crate::marketplace::RegisterUsage;
 use crate::meter::{Amount, Refusal, Report};
 use crate::usage::{
     Allocation, Allocations, AllocationsError, ClientToken, Dimension, Moment, ProductCode,
@@ -75,11 +80,10 @@ impl MeterUsage {
                 format!("the body is not a MeterUsage request: {error}"),
             )
         })?;
-        let code = required(members.product_code.as_deref(), "ProductCode")?;
-        if code != product.as_str() {
-            let message = format!("ProductCode is {code:?}, and this sidecar meters {product}");
-            return Err(ApiError::new("InvalidProductCodeException", message));
-        }
+        check_product(
+            required(members.product_code.as_deref(), "ProductCode")?,
+            product,
+        )?;
         let timestamp = required(members.timestamp.as_ref(), "Timestamp")?;
         let dimension = required(members.usage_dimension.as_deref(), "UsageDimension")?;
         let dimension = Dimension::parse(dimension).map_err(|error| {
@@ -98,6 +102,7 @@ impl MeterUsage {
         let allocations = read_allocations(members.usage_allocations, quantity, kind)?;
         Ok(Self {
             report: Report {
+                customer: None,
                 dimension,
                 amount: Amount::Quantity {
                     quantity,
@@ -107,6 +112,44 @@ impl MeterUsage {
             },
             client_token: client_token.map_err(|error| ApiError::validation(error.to_string()))?,
             dry_run: members.dry_run.unwrap_or(false),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RegisterUsageMembers {
+    product_code: Option<String>,
+    public_key_version: Option<Number>,
+    nonce: Option<String>,
+}
+
+impl RegisterUsage {
+    /// Reads an app's own request for `product`.
+    pub fn parse(body: &[u8], product: &ProductCode) -> Result<Self, ApiError> {
+        let members: RegisterUsageMembers = serde_json::from_slice(body).map_err(|error| {
+            let message = format!("the body is not a RegisterUsage request: {error}");
+            ApiError::new("SerializationException", message)
+        })?;
+        check_product(
+            required(members.product_code.as_deref(), "ProductCode")?,
+            product,
+        )?;
+        let version = required(members.public_key_version, "PublicKeyVersion")?;
+        let public_key_version = version
+            .as_u64()
+            .and_then(|version| u32::try_from(version).ok())
+            .filter(|version| *version >= 1)
+            .ok_or_else(|| {
+                ApiError::validation(format!(
+                    "PublicKeyVersion is {version}, not a whole number from 1 on"
+                ))
+            })?;
+        let nonce = members.nonce.map(|nonce| Nonce::parse(&nonce)).transpose();
+        Ok(Self {
+            product_code: product.clone(),
+            public_key_version,
+            nonce: nonce.map_err(|error| ApiError::validation(format!("Nonce: {error}")))?,
         })
     }
 }
@@ -149,11 +192,23 @@ impl From<&Refusal> for ApiError {
             | Refusal::TooManyDimensions(_)
             | Refusal::NeedsKey(_)
             | Refusal::NeedsQuantity { .. } => "InvalidUsageDimensionException",
-            Refusal::TooManyKeys(_) => "ThrottlingException",
+            Refusal::TooManyKeys(_) | Refusal::TooManyCustomers => "ThrottlingException",
+            Refusal::NamedTwice { .. } => "InvalidCustomerIdentifierException",
             Refusal::TimestampOutOfBounds { .. } => "TimestampOutOfBoundsException",
             Refusal::NotEntitled => "CustomerNotEntitledException",
         };
         Self::new(name, refusal.to_string())
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(error: ReportError) -> Self {
+        let name = match &error {
+            ReportError::Refused(refusal) => return Self::from(refusal),
+            ReportError::Conflict => "IdempotencyConflictException",
+            ReportError::Failed(_) => "InternalServiceErrorException",
+        };
+        Self::new(name, error.to_string())
     }
 }
 
@@ -180,6 +235,14 @@ impl From<AllocationsError> for ApiError {
 enum Kind {
     Whole,
     Decimal,
+}
+
+fn check_product(code: &str, product: &ProductCode) -> Result<(), ApiError> {
+    if code == product.as_str() {
+        return Ok(());
+    }
+    let message = format!("ProductCode is {code:?}, and this sidecar meters {product}");
+    Err(ApiError::new("InvalidProductCodeException", message))
 }
 
 fn required<T>(value: Option<T>, name: &str) -> Result<T, ApiError> {

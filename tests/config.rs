@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tollgate::config::metering::Listen;
 use tollgate::config::settings::{SETTINGS, Sources};
 use tollgate::config::{
     EntitlementCheck, OnDenied, OnUnavailable, ProofConfig, RunConfig, health_address,
@@ -433,6 +435,113 @@ fn a_sealed_file_with_mistakes_is_refused() {
         assert!(error.contains(problem), "{text}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+/// A file of one client key with this mode.
+fn client_keys(given: &Given, mode: u32) -> String {
+    let path = given.file(
+        "clients.toml",
+        b"[[key]]\naccess_key_id = \"APP1\"\nsecret_access_key = \"a-secret-of-some-length\"\n",
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn without_signatures_the_endpoint_is_on_loopback_or_a_socket() {
+    let default = valid().read().unwrap().metering;
+    assert_eq!(default.listen.to_string(), "127.0.0.1:8421");
+    assert!(default.client_auth.is_none());
+    let longest = format!("unix:/{}", "p".repeat(106));
+    for listen in [
+        "127.0.0.2:1",
+        "[::1]:8421",
+        "unix:/run/tollgate/m.sock",
+        &longest,
+    ] {
+        let config = valid().variable("TOLLGATE_LISTEN", listen).read().unwrap();
+        assert_eq!(config.metering.listen.to_string(), listen);
+    }
+    for (listen, problem) in [
+        ("0.0.0.0:8421", "anybody there could meter"),
+        ("[::]:8421", "anybody there could meter"),
+        ("10.0.0.7:8421", "anybody there could meter"),
+        ("tollgate:8421", "no socket address"),
+        ("8421", "no socket address"),
+        ("unix:", "no absolute path"),
+        ("unix:run/m.sock", "no absolute path"),
+        ("unix:/run/", "no absolute path"),
+        ("unix:/run/m\0.sock", "no absolute path"),
+        (
+            &format!("{longest}p"),
+            "108 bytes, and the kernel takes 107",
+        ),
+    ] {
+        let error = valid().variable("TOLLGATE_LISTEN", listen).error();
+        assert!(error.contains(problem), "{listen}: {error}");
+        assert!(error.contains("TOLLGATE_CLIENT_AUTH_FILE"), "{error}");
+    }
+}
+
+#[test]
+fn with_signatures_the_endpoint_may_be_anywhere() {
+    let given = valid();
+    let keys = client_keys(&given, 0o440);
+    let given = given
+        .flag("client-auth-file", &keys)
+        .variable("TOLLGATE_LISTEN", "0.0.0.0:8421");
+    let config = given.read().unwrap().metering;
+    assert_eq!(config.listen, Listen::Tcp("0.0.0.0:8421".parse().unwrap()));
+    assert!(!format!("{config:?}").contains("a-secret-of-some-length"));
+    for own in [
+        "http://127.0.0.1:8421",
+        "http://localhost:8421/",
+        "http://[::1]:8421",
+    ] {
+        let error = valid()
+            .flag("client-auth-file", &keys)
+            .variable("TOLLGATE_LISTEN", "0.0.0.0:8421")
+            .variable("AWS_ENDPOINT_URL_MARKETPLACE_METERING", own)
+            .error();
+        assert!(error.contains("own metering endpoint"), "{error}");
+    }
+    for (listen, url, is_own) in [
+        ("10.0.0.7:8421", "http://10.0.0.7:8421", true),
+        ("10.0.0.7:8421", "http://10.0.0.8:8421", false),
+        ("10.0.0.7:8421", "http://127.0.0.1:8421", false),
+        ("unix:/run/m.sock", "http://127.0.0.1:8421", false),
+    ] {
+        let read = valid()
+            .flag("client-auth-file", &keys)
+            .variable("TOLLGATE_LISTEN", listen)
+            .variable("AWS_ENDPOINT_URL", url)
+            .read();
+        assert_eq!(read.is_err(), is_own, "{listen} and {url}: {read:?}");
+    }
+}
+
+#[test]
+fn client_keys_that_cannot_be_used_are_one_error_and_show_no_secret() {
+    let given = valid();
+    let keys = client_keys(&given, 0o644);
+    let error = given
+        .variable("TOLLGATE_CLIENT_AUTH_FILE", &keys)
+        .variable("TOLLGATE_LISTEN", "0.0.0.0:8421")
+        .error();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(
+        error.contains("TOLLGATE_CLIENT_AUTH_FILE") && error.contains("0644"),
+        "{error}"
+    );
+    assert!(!error.contains("a-secret-of-some-length"), "{error}");
+    let sealed = valid();
+    let keys = client_keys(&sealed, 0o400);
+    let sealed = sealed.sealed(&format!("client_auth_file = {keys:?}"));
+    assert!(sealed.read().unwrap().metering.client_auth.is_some());
+    let error = sealed
+        .variable("TOLLGATE_CLIENT_AUTH_FILE", "/other")
+        .error();
+    assert!(error.contains("sealed"), "{error}");
 }
 
 #[test]

@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tollgate::ledger::{
-    Attempt, CallKey, Clock, Filter, KeyKind, Ledger, LedgerError, Opened, Options, Receipt,
-    RecordState, ReportError, ResolutionError,
+    CallKey, Clock, Filter, KeyKind, Ledger, LedgerError, Opened, Options, Receipt, RecordState,
+    ReportError, ResolutionError,
 };
-use tollgate::meter::{Amount, Answer, Combine, Gate, Report, Resolution, ResolveError, Rules};
+use tollgate::meter::{
+    Amount, Answer, Call, Combine, Gate, Report, Resolution, ResolveError, Rules,
+};
 use tollgate::usage::{Allocations, BucketId, Moment, Period, RecordId};
 
 struct Sidecar {
     ledger: Ledger,
-    attempts: UnboundedReceiver<Attempt>,
+    calls: UnboundedReceiver<Call>,
     opened: Opened,
     clock: Arc<AtomicI64>,
 }
@@ -31,6 +33,7 @@ fn options() -> Options {
             submit_jitter_ms: 0,
             dimensions: Some([("gb".parse().unwrap(), Combine::Sum)].into()),
             zero_usage: false,
+            saas: false,
         },
         segment_bytes: Options::SEGMENT_BYTES,
         seed: Some(1),
@@ -44,10 +47,10 @@ fn start_with(
 ) -> Result<Sidecar, LedgerError> {
     let read = clock.clone();
     let now: Clock = Arc::new(move || Moment::from_millis(read.load(Ordering::SeqCst)));
-    let (ledger, attempts, opened) = Ledger::open(directory, options, now)?;
+    let (ledger, calls, opened) = Ledger::open(directory, options, now)?;
     Ok(Sidecar {
         ledger,
-        attempts,
+        calls,
         opened,
         clock,
     })
@@ -69,6 +72,7 @@ fn usage(quantity: &str) -> Report {
         allocations: Allocations::NONE,
     };
     Report {
+        customer: None,
         dimension: "gb".parse().unwrap(),
         amount,
         at: None,
@@ -91,12 +95,14 @@ impl Sidecar {
 
     async fn answer(&mut self, answer: Answer) -> BucketId {
         self.ledger.summary().await.unwrap();
-        let Attempt { request, number } = self.attempts.try_recv().expect("something was sent");
+        let call = self.calls.try_recv().expect("something was sent");
+        let attempt = &call.attempts[0];
+        let bucket = attempt.request.bucket;
         self.ledger
-            .answered(request.bucket, number, answer)
+            .answered(vec![(bucket, attempt.number, answer)])
             .await
             .unwrap();
-        request.bucket
+        bucket
     }
 
     async fn state_of(&self, id: RecordId) -> RecordState {
@@ -326,11 +332,11 @@ async fn the_owner_wakes_by_itself_when_an_hour_ends() {
     sidecar.report("5", None).await.unwrap();
     clock.fetch_add(50 * 60_000, Ordering::SeqCst);
     let bound = std::time::Duration::from_secs(10);
-    let attempt = tokio::time::timeout(bound, sidecar.attempts.recv())
+    let call = tokio::time::timeout(bound, sidecar.calls.recv())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(attempt.request.quantity.to_string(), "5");
+    assert_eq!(call.attempts[0].request.quantity.to_string(), "5");
 }
 
 #[tokio::test]

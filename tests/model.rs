@@ -44,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (any::<prop::sample::Index>(), 0..6_u8).prop_map(|(which, error)| Op::ReplyError { which, error }),
         3 => any::<u64>().prop_map(|counted| Op::Restart { counted }),
         2 => any::<u64>().prop_map(|counted| Op::DrainAndRestart { counted }),
+        1 => Just(Op::Signal),
         1 => (0..3_u8, any::<u64>()).prop_map(|(identity, counted)| Op::Identity { identity, counted }),
         1 => (-1..=1_i64).prop_map(|hours| Op::ClockJump { hours }),
         2 => any::<prop::sample::Index>().prop_map(|which| Op::Resolve { which }),

@@ -26,6 +26,7 @@ const CLAIMS: &str = r#"{"productCode":"4w1vgsrkqdkypbz43g7qkk4uz","publicKeyVer
 
 static KEY_1024: LazyLock<PrivateKey> = LazyLock::new(|| generate(1024));
 static KEY_2048: LazyLock<PrivateKey> = LazyLock::new(|| generate(2048));
+static GENUINE: LazyLock<String> = LazyLock::new(genuine);
 static OTHER_KEY: LazyLock<PrivateKey> = LazyLock::new(|| generate(1024));
 
 fn generate(bits: usize) -> PrivateKey {
@@ -72,7 +73,7 @@ fn check_with(key: &PrivateKey, token: &str) -> Result<(), SignatureError> {
         Expected {
             product_code: &product_code,
             key_version: 1,
-            nonce: NONCE,
+            nonce: Some(NONCE),
         },
     )
 }
@@ -274,7 +275,7 @@ fn another_version_is_refused() {
     let expected = Expected {
         product_code: &product_code,
         key_version: 1,
-        nonce: NONCE,
+        nonce: Some(NONCE),
     };
     assert_eq!(
         verify(&genuine(), &keys, expected),
@@ -327,6 +328,26 @@ proptest! {
     fn no_three_parts_panic_or_verify(header in any::<Vec<u8>>(), claims in any::<Vec<u8>>(), signature in any::<Vec<u8>>()) {
         let parts = [header, claims, signature].map(|part| URL_SAFE_NO_PAD.encode(part));
         prop_assert!(check(&parts.join(".")).is_err());
+    }
+
+    #[test]
+    fn no_edit_of_a_genuine_token_verifies(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4_u8, "[A-Za-z0-9_.=+/-]"), 1..5),
+    ) {
+        let genuine = GENUINE.as_str();
+        let mut token = genuine.to_owned();
+        for (place, what, put) in edits {
+            let at = place.index(token.len().max(1)).min(token.len());
+            match what {
+                0 => token.insert_str(at, &put),
+                1 if at < token.len() => {
+                    token.remove(at);
+                }
+                2 => token.truncate(at),
+                _ => token.replace_range(at..(at + 1).min(token.len()), &put),
+            }
+        }
+        prop_assert!(token == genuine || check(&token).is_err(), "{}", token);
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! | GET /simulator/health | 200 |
 //! | GET /simulator/model | the shapes that are modelled |
 //! | GET, DELETE /simulator/calls | the log of calls |
-//! | GET /simulator/account | every billed record, and totals by product and dimension |
+//! | GET /simulator/account | every billed record, and totals: by product and dimension, for SaaS also by customer |
 //! | GET, POST, DELETE /simulator/faults | faults in force; POST takes one as JSON |
 //! | GET /simulator/products | the products |
 //! | PUT /simulator/products | adds or replaces one |
+//! | GET, PUT /simulator/customers | the buyers of SaaS products; PUT adds or replaces one |
+//! | GET, PUT /simulator/tokens | registration tokens; PUT adds or replaces one |
 //! | GET /simulator/keys/PRODUCT/VERSION | a public key as SPKI PEM |
 //! | PUT /simulator/callers, /simulator/tasks, /simulator/pods | adds one |
 //! | PUT /simulator/clock | `{"offset_seconds": 0}`: AWS's clock against this machine's |
@@ -21,7 +23,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::config::{Caller, Pod, Product, Task};
+use crate::config::{Caller, Customer, Pod, Product, Task, Token};
 use crate::fault::Fault;
 use crate::model;
 use crate::world::{Call, World};
@@ -70,6 +72,18 @@ pub(crate) fn answer(
                 .map_err(|error| error.to_string())?;
             Ok(Value::Null)
         }),
+        ("GET", ["customers"]) => Ok(json!(world.customers.list().collect::<Vec<_>>())),
+        ("PUT", ["customers"]) => read::<Customer>(body).and_then(|customer| {
+            world
+                .put_customer(customer)
+                .map_err(|error| error.to_string())?;
+            Ok(Value::Null)
+        }),
+        ("GET", ["tokens"]) => Ok(json!(world.customers.tokens().collect::<Vec<_>>())),
+        ("PUT", ["tokens"]) => read::<Token>(body).and_then(|token| {
+            world.put_token(token).map_err(|error| error.to_string())?;
+            Ok(Value::Null)
+        }),
         ("GET", ["keys", product @ .., version]) => {
             return public_key(world, &product.join("/"), version);
         }
@@ -116,7 +130,12 @@ fn account(world: &World) -> Value {
             json!({"product_code": product_code, "dimension": dimension, "quantity": quantity})
         })
         .collect();
-    json!({"totals": totals, "records": world.ledger.records().collect::<Vec<_>>()})
+    json!({
+        "totals": totals,
+        "records": world.ledger.records().collect::<Vec<_>>(),
+        "saas_totals": world.saas.totals(),
+        "saas_records": world.saas.records().collect::<Vec<_>>(),
+    })
 }
 
 fn public_key(world: &World, product: &str, version: &str) -> Response<Bytes> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The whole set-up.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +31,12 @@ pub struct Config {
     /// EKS pods, which get credentials from STS.
     #[serde(rename = "pod")]
     pub pods: Vec<Pod>,
+    /// Buyers of SaaS products.
+    #[serde(rename = "customer")]
+    pub customers: Vec<Customer>,
+    /// Registration tokens, with which buyers come to a seller's web site.
+    #[serde(rename = "token")]
+    pub tokens: Vec<Token>,
 }
 
 /// A product on AWS Marketplace.
@@ -149,6 +156,74 @@ pub struct Pod {
     pub started_at: Option<Timestamp>,
 }
 
+/// A buyer of a SaaS product.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Customer {
+    /// What the simulator's set-up and account call it; AWS does not know it.
+    pub id: String,
+    /// The product.
+    pub product_code: String,
+    /// CustomerIdentifier; customers of new integrations have none.
+    #[serde(default)]
+    pub customer_identifier: Option<String>,
+    /// CustomerAWSAccountId.
+    #[serde(default)]
+    pub customer_aws_account_id: Option<String>,
+    /// One for each agreement.
+    #[serde(default, rename = "license")]
+    pub licenses: Vec<License>,
+    /// Whether it may use the product; false also refuses what its licenses would allow, as for a suspended account.
+    #[serde(default = "yes")]
+    pub subscribed: bool,
+    /// When it unsubscribed: usage is taken for one more hour.
+    #[serde(default)]
+    pub unsubscribed_at: Option<Timestamp>,
+}
+
+/// A license that a customer was granted with an agreement.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct License {
+    /// LicenseArn.
+    pub arn: String,
+    /// The agreement's id, which ResolveCustomer tells.
+    #[serde(default)]
+    pub agreement_id: Option<String>,
+    /// Whether the agreement is in force.
+    #[serde(default = "yes")]
+    pub subscribed: bool,
+    /// When it ended: usage is taken for one more hour.
+    #[serde(default)]
+    pub unsubscribed_at: Option<Timestamp>,
+    /// The license is active from here on.
+    #[serde(default)]
+    pub starts_at: Option<Timestamp>,
+    /// The license is active up to here.
+    #[serde(default)]
+    pub ends_at: Option<Timestamp>,
+}
+
+/// A registration token. It can be resolved again and again until it expires.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// RegistrationToken.
+    pub token: String,
+    /// The customer's `id`.
+    pub customer: String,
+    /// The license of which it tells; without it the customer's first.
+    #[serde(default)]
+    pub license_arn: Option<String>,
+    /// Without it four hours after the simulator heard of it, as AWS gives a buyer.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+    /// Members that ResolveCustomer answers besides those of the service model, so that passing them on can be tested;
+    /// those in `Metadata` join AgreementId.
+    #[serde(default)]
+    pub further_members: Map<String, Value>,
+}
+
 /// Id of the default caller's key.
 pub const DEFAULT_ACCESS_KEY_ID: &str = "SIMULATORKEY1";
 /// Secret of the default caller's key.
@@ -202,6 +277,8 @@ impl Default for Config {
             }],
             tasks: Vec::new(),
             pods: Vec::new(),
+            customers: Vec::new(),
+            tokens: Vec::new(),
         }
     }
 }

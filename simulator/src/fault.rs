@@ -21,13 +21,16 @@ pub struct Fault {
     /// For `delay`: how long, in milliseconds.
     #[serde(default)]
     pub delay_ms: Option<u64>,
+    /// For the kinds that strike records: the record at this place of a batch alone, counted from 0; none for any.
+    #[serde(default)]
+    pub record: Option<usize>,
     /// For `attack`: which.
     #[serde(default)]
     pub attack: Option<Attack>,
-    /// It strikes so many times and is gone; none for ever.
+    /// It strikes so many calls (or records) and is gone; none for ever.
     #[serde(default)]
     pub count: Option<u64>,
-    /// It strikes each call with this probability; none for every call.
+    /// It strikes each call (or record) with this probability; none for each.
     #[serde(default)]
     pub rate: Option<f64>,
     /// It is gone after so many milliseconds.
@@ -61,6 +64,12 @@ pub enum Kind {
     Delay,
     /// A signature that must not be believed.
     Attack,
+    /// BatchMeterUsage leaves a record unprocessed, nothing of it counted.
+    Unprocessed,
+    /// BatchMeterUsage answers a record with CustomerNotSubscribed, nothing of it counted.
+    CustomerNotSubscribed,
+    /// BatchMeterUsage answers a record with DuplicateRecord, nothing of it counted.
+    DuplicateRecord,
 }
 
 /// A fault in force.
@@ -134,18 +143,44 @@ impl Faults {
                 .operation
                 .as_deref()
                 .is_none_or(|name| name == operation);
-            if !meant || struck.iter().any(|other| other.kind == fault.kind) {
+            if !meant
+                || fault.kind.strikes_records()
+                || struck.iter().any(|other| other.kind == fault.kind)
+            {
                 continue;
             }
-            if fault.rate.is_some_and(|rate| self.draw() >= rate) {
+            if !self.hits(index) {
                 continue;
-            }
-            if let Some(left) = &mut self.armed[index].left {
-                *left -= 1;
             }
             struck.push(fault);
         }
         struck
+    }
+
+    /// What strikes the record at `place` of a batch, counted from 0.
+    pub(crate) fn strike_record(&mut self, place: usize) -> Option<Kind> {
+        self.retire();
+        for index in 0..self.armed.len() {
+            let fault = &self.armed[index].fault;
+            let meant = fault.record.is_none_or(|record| record == place);
+            let kind = fault.kind;
+            if kind.strikes_records() && meant && self.hits(index) {
+                return Some(kind);
+            }
+        }
+        None
+    }
+
+    /// Whether a fault's rate lets it strike now; counts it if so.
+    fn hits(&mut self, index: usize) -> bool {
+        let rate = self.armed[index].fault.rate;
+        if rate.is_some_and(|rate| self.draw() >= rate) {
+            return false;
+        }
+        if let Some(left) = &mut self.armed[index].left {
+            *left -= 1;
+        }
+        true
     }
 
     fn retire(&mut self) {
@@ -161,6 +196,33 @@ impl Faults {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         (self.random >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+impl Fault {
+    /// A fault that strikes every call, or record, for ever.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            operation: None,
+            kind,
+            error: None,
+            delay_ms: None,
+            attack: None,
+            record: None,
+            count: None,
+            rate: None,
+            for_ms: None,
+        }
+    }
+}
+
+impl Kind {
+    /// Whether it strikes records of a batch, not calls.
+    fn strikes_records(self) -> bool {
+        matches!(
+            self,
+            Self::Unprocessed | Self::CustomerNotSubscribed | Self::DuplicateRecord
+        )
     }
 }
 
@@ -187,6 +249,16 @@ fn check(fault: &Fault) -> Result<(), FaultError> {
         fault.attack.is_some(),
         "`attack` belongs to kind attack, which needs it",
     )?;
+    let records = fault.kind.strikes_records();
+    if fault.record.is_some() && !records {
+        return Err(FaultError(
+            "`record` belongs to the kinds that strike records",
+        ));
+    }
+    let operation = fault.operation.as_deref();
+    if records && operation.is_some_and(|name| name != "BatchMeterUsage") {
+        return Err(FaultError("only BatchMeterUsage has records to strike"));
+    }
     match fault.rate {
         Some(rate) if !(0.0..=1.0).contains(&rate) => {
             Err(FaultError("`rate` is a probability, 0 to 1"))
@@ -202,13 +274,8 @@ mod tests {
     fn throttle() -> Fault {
         Fault {
             operation: Some("MeterUsage".to_owned()),
-            kind: Kind::Error,
             error: Some("ThrottlingException".to_owned()),
-            delay_ms: None,
-            attack: None,
-            count: None,
-            rate: None,
-            for_ms: None,
+            ..Fault::new(Kind::Error)
         }
     }
 

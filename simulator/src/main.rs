@@ -1,8 +1,10 @@
 //! The `marketplace-simulator` command.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use futures_util::StreamExt as _;
@@ -14,15 +16,26 @@ use signal_hook_tokio::Signals;
 /// The command line, read.
 struct Arguments {
     config: Config,
+    address: SocketAddr,
     keys_dir: Option<PathBuf>,
+    healthcheck: bool,
 }
+
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    match arguments().and_then(|arguments| run(&arguments)) {
+    let done = arguments().and_then(|arguments| {
+        if arguments.healthcheck {
+            healthcheck(arguments.address)
+        } else {
+            run(&arguments)
+        }
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("marketplace-simulator: {problem}");
@@ -68,6 +81,10 @@ fn arguments() -> Result<Arguments, String> {
                 .action(ArgAction::SetTrue)
                 .help("Allow an address that is not loopback: for containers"),
         )
+        .subcommand(
+            Command::new("healthcheck")
+                .about("Ask the simulator that listens at --listen whether it is up: 0 yes, 1 no"),
+        )
         .get_matches();
     let mut config = match matches.get_one::<PathBuf>("config") {
         None => Config::default(),
@@ -99,6 +116,8 @@ fn arguments() -> Result<Arguments, String> {
     }
     Ok(Arguments {
         config,
+        address,
+        healthcheck: matches.subcommand_matches("healthcheck").is_some(),
         keys_dir: matches.get_one::<PathBuf>("keys-dir").cloned(),
     })
 }
@@ -118,6 +137,29 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         signals.next().await;
         Ok(())
     })
+}
+
+/// For images that have no HTTP client.
+fn healthcheck(mut address: SocketAddr) -> Result<(), String> {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIMEOUT)?;
+        stream.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
+        write!(
+            stream,
+            "GET /simulator/health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    match ask() {
+        Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => Ok(()),
+        Ok(answer) => Err(format!("{address} answers {:?}", answer.lines().next())),
+        Err(error) => Err(format!("no simulator answers at {address}: {error}")),
+    }
 }
 
 /// Each public key as `DIR/CODE/VERSION.pem`, and the first product's as `DIR/VERSION.pem` too.

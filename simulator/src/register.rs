@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::Platform;
+use crate::config::{Platform, Product};
 use crate::model::{NONCE, PRODUCT_CODE, REGISTER_USAGE};
 use crate::server::Caller;
 use crate::token::{Attack, Statement};
@@ -116,4 +116,13 @@ pub(crate) fn find_product<'a>(
             format!("the product is not offered in {}", caller.region),
         ))
     }
+}
+
+/// Refuses a dimension that the product does not have.
+pub(crate) fn check_dimension(product: &Product, dimension: &str) -> Result<(), AwsError> {
+    if product.dimensions.iter().any(|known| known == dimension) {
+        return Ok(());
+    }
+    let message = format!("the product has no dimension {dimension:?}");
+    Err(AwsError::new("InvalidUsageDimensionException", message))
 }

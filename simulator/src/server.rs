@@ -24,12 +24,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::config::{Config, Platform};
+use crate::customers::CustomerError;
 use crate::fault::{Fault, Kind};
 use crate::sigv4::Authorization;
 use crate::token::{Attack, KeyError};
 use crate::wire::{AwsError, json_response};
 use crate::world::{Call, World};
-use crate::{admin, meter, model, register, surroundings};
+use crate::{admin, batch, customers, meter, model, register, surroundings};
 
 /// A running simulator; it stops when this is dropped.
 #[derive(Debug)]
@@ -53,6 +54,9 @@ pub enum StartError {
     /// A signing key can't be had.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A customer or a registration token can't be.
+    #[error(transparent)]
+    Customer(#[from] CustomerError),
 }
 
 /// Who calls, once the signature has been checked.
@@ -259,7 +263,10 @@ fn before(faults: &[Fault]) -> Option<Early> {
         | Kind::Truncated
         | Kind::ReplyLost
         | Kind::Delay
-        | Kind::Attack => None,
+        | Kind::Attack
+        | Kind::Unprocessed
+        | Kind::CustomerNotSubscribed
+        | Kind::DuplicateRecord => None,
     })
 }
 
@@ -277,6 +284,8 @@ fn dispatch(
         .and_then(|caller| match operation {
             "RegisterUsage" => register::register_usage(world, caller, body, attack),
             "MeterUsage" => meter::meter_usage(world, caller, body),
+            "BatchMeterUsage" => batch::batch_meter_usage(world, caller, body),
+            "ResolveCustomer" => customers::resolve_customer(world, caller, body),
             _ => {
                 let known: Vec<_> = model::OPERATIONS
                     .iter()

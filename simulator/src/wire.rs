@@ -17,6 +17,7 @@ impl AwsError {
     pub(crate) fn new(name: &str, message: impl Into<String>) -> Self {
         let status = match name {
             "InternalServiceErrorException" => StatusCode::INTERNAL_SERVER_ERROR,
+            "RequestEntityTooLargeException" => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
         };
         Self {
@@ -61,11 +62,17 @@ pub(crate) fn members(body: &[u8], known: &[&str]) -> Result<Map<String, Value>,
     let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
         return Err(malformed());
     };
+    only_known(&members, known)?;
+    Ok(members)
+}
+
+/// Refuses a member that the model does not know.
+pub(crate) fn only_known(members: &Map<String, Value>, known: &[&str]) -> Result<(), AwsError> {
     match members.keys().find(|name| !known.contains(&name.as_str())) {
         Some(unknown) => Err(AwsError::validation(format!(
             "there is no member {unknown:?}"
         ))),
-        None => Ok(members),
+        None => Ok(()),
     }
 }
 

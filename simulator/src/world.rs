@@ -7,9 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{Caller, Config, Platform, Pod, Product, Task};
+use crate::batch::SaasLedger;
+use crate::config::{Caller, Config, Customer, Platform, Pod, Product, Task, Token};
+use crate::customers::{CustomerError, Customers};
 use crate::fault::Faults;
 use crate::meter::Ledger;
+use crate::server::StartError;
 use crate::token::{KeyError, SigningKey};
 
 /// What the simulated AWS knows.
@@ -25,8 +28,11 @@ pub struct World {
     pub faults: Faults,
     /// How the ECS agent answers.
     pub task_metadata: TaskMetadataFault,
-    /// What was metered.
+    /// What was metered in buyers' accounts, by MeterUsage.
     pub ledger: Ledger,
+    /// What was metered for buyers of SaaS products, by BatchMeterUsage.
+    pub saas: SaasLedger,
+    pub(crate) customers: Customers,
     pub(crate) products: BTreeMap<String, ProductState>,
     pub(crate) credentials: HashMap<String, Credential>,
     pub(crate) tasks: BTreeMap<String, Task>,
@@ -110,7 +116,7 @@ const LIFE_OF_CREDENTIALS: SignedDuration = SignedDuration::from_hours(1);
 
 impl World {
     /// A world as `config` describes it; generates the keys that are not given.
-    pub fn new(config: &Config) -> Result<Self, KeyError> {
+    pub fn new(config: &Config) -> Result<Self, StartError> {
         let mut world = Self {
             region: config.region.clone(),
             period: config.period(),
@@ -118,6 +124,8 @@ impl World {
             faults: Faults::new(config.seed),
             task_metadata: TaskMetadataFault::None,
             ledger: Ledger::default(),
+            saas: SaasLedger::default(),
+            customers: Customers::default(),
             products: BTreeMap::new(),
             credentials: HashMap::new(),
             tasks: BTreeMap::new(),
@@ -129,6 +137,12 @@ impl World {
         };
         for product in &config.products {
             world.put_product(product.clone())?;
+        }
+        for customer in &config.customers {
+            world.put_customer(customer.clone())?;
+        }
+        for token in &config.tokens {
+            world.put_token(token.clone())?;
         }
         config
             .callers
@@ -196,6 +210,25 @@ impl World {
             .keys
             .get(&version)
             .map(|key| key.public_pem.as_str())
+    }
+
+    /// Adds a buyer of a SaaS product, or replaces it.
+    pub fn put_customer(&mut self, customer: Customer) -> Result<(), CustomerError> {
+        if !self.products.contains_key(&customer.product_code) {
+            return Err(CustomerError::NoSuchProduct(customer.product_code));
+        }
+        self.customers.put(customer)
+    }
+
+    /// A buyer of a SaaS product, by its `id`: to be changed and put again.
+    pub fn customer(&self, id: &str) -> Option<&Customer> {
+        self.customers.find(id)
+    }
+
+    /// Adds a registration token, or replaces it.
+    pub fn put_token(&mut self, token: Token) -> Result<(), CustomerError> {
+        let now = self.now();
+        self.customers.put_token(token, now)
     }
 
     /// Adds a caller with fixed credentials, or replaces it.

@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use marketplace_simulator::config::{Config, Key, Product};
+use marketplace_simulator::fault::Kind;
+use marketplace_simulator::world::World;
 use marketplace_simulator::{Simulator, token};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -163,6 +165,16 @@ async fn the_administration_refuses_what_it_does_not_know() {
             "/simulator/products",
             r#"{"code":"x","key":[{"version":1,"bits":512}]}"#,
         ),
+        (
+            "POST",
+            "/simulator/faults",
+            r#"{"kind":"garbage","record":0}"#,
+        ),
+        (
+            "POST",
+            "/simulator/faults",
+            r#"{"kind":"unprocessed","operation":"MeterUsage"}"#,
+        ),
         ("PUT", "/simulator/clock", "{}"),
         ("PUT", "/simulator/task-metadata", r#""sideways""#),
     ] {
@@ -180,6 +192,150 @@ async fn the_administration_refuses_what_it_does_not_know() {
             .0,
         404
     );
+}
+
+const BUYER: &str = r#"{"id":"buyer","product_code":"prod-demo","customer_identifier":"c","customer_aws_account_id":"1",
+    "license":[{"arn":"arn:aws:license-manager::1:license:l-1","agreement_id":"agmt-1"}]}"#;
+
+#[tokio::test]
+async fn customers_and_tokens_are_set_while_it_runs_and_shown() {
+    let simulator = start().await;
+    let token = r#"{"token":"t","customer":"buyer","expires_at":"2026-11-24T10:00:00Z","further_members":{"New":1}}"#;
+    for (path, body) in [
+        ("/simulator/customers", BUYER),
+        ("/simulator/tokens", token),
+    ] {
+        assert_eq!(
+            ask(&simulator, "PUT", path, "", body).await.0,
+            200,
+            "{path}"
+        );
+        let sent: Value = serde_json::from_str(body).unwrap();
+        let (_, shown) = ask(&simulator, "GET", path, "", "").await;
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        for (name, value) in sent.as_object().unwrap() {
+            if name != "license" {
+                assert_eq!(shown[0][name], *value, "{name}");
+            }
+        }
+        // Putting the same again replaces it.
+        assert_eq!(
+            ask(&simulator, "PUT", path, "", body).await.0,
+            200,
+            "{path}"
+        );
+        assert_eq!(shown.as_array().unwrap().len(), 1);
+    }
+    let without = r#"{"id":"buyer","product_code":"prod-demo","customer_aws_account_id":"1"}"#;
+    ask(&simulator, "PUT", "/simulator/customers", "", without).await;
+    // What the customer had before is free for another.
+    let other = BUYER.replace("buyer", "other");
+    assert_eq!(
+        ask(&simulator, "PUT", "/simulator/customers", "", &other)
+            .await
+            .0,
+        200
+    );
+}
+
+#[tokio::test]
+async fn customers_and_tokens_that_can_not_be_are_refused_with_the_reason() {
+    let simulator = start().await;
+    ask(&simulator, "PUT", "/simulator/customers", "", BUYER).await;
+    let license = |arn: &str| format!(r#""license":[{{"arn":"{arn}"}}]"#);
+    let customer = |members: &str| format!(r#"{{"id":"x","product_code":"prod-demo",{members}}}"#);
+    let token = |members: &str| format!(r#"{{"token":"t",{members}}}"#);
+    let (customers, tokens) = ("/simulator/customers", "/simulator/tokens");
+    let good_license = license("arn:aws:license-manager::2:license:l-2");
+    for (path, body, reason) in [
+        (
+            customers,
+            BUYER.replace("prod-demo", "prod-x"),
+            "there is no product",
+        ),
+        (
+            customers,
+            customer(r#""subscribed":true"#),
+            "needs a customer_identifier",
+        ),
+        (customers, customer(r#""subscribd":true"#), "unknown field"),
+        (
+            customers,
+            customer(r#""customer_identifier":"c""#),
+            "belongs to customer \"buyer\"",
+        ),
+        (
+            customers,
+            customer(&format!(
+                r#""customer_aws_account_id":"1",{}"#,
+                license("arn:aws:license-manager::1:license:l-1")
+            )),
+            "belongs to customer \"buyer\"",
+        ),
+        (
+            customers,
+            customer(&format!(r#""customer_identifier":"d",{good_license}"#)),
+            "need its customer_aws_account_id",
+        ),
+        (
+            customers,
+            customer(&format!(
+                r#""customer_aws_account_id":"1",{}"#,
+                license("l-1")
+            )),
+            "no LicenseArn",
+        ),
+        (
+            customers,
+            BUYER.replace(
+                "}]}",
+                r#"},{"arn":"arn:aws:license-manager::1:license:l-1"}]}"#,
+            ),
+            "stands twice",
+        ),
+        (customers, BUYER.replace("agmt-1", "a b"), "AgreementId"),
+        (
+            customers,
+            customer(r#""customer_aws_account_id":"1x""#),
+            "CustomerAWSAccountId",
+        ),
+        (
+            tokens,
+            token(r#""customer":"nobody""#),
+            "no customer with the id",
+        ),
+        (
+            tokens,
+            r#"{"token":"","customer":"buyer"}"#.to_owned(),
+            "empty",
+        ),
+        (
+            tokens,
+            token(r#""customer":"buyer","license_arn":"arn:aws:license-manager::1:license:l-9""#),
+            "has no license",
+        ),
+        (
+            tokens,
+            token(r#""customer":"buyer","further_members":{"LicenseArn":"x"}"#),
+            "member of the service model",
+        ),
+        (
+            tokens,
+            token(r#""customer":"buyer","further_members":{"Metadata":{"AgreementId":"x"}}"#),
+            "member of the service model",
+        ),
+        (
+            tokens,
+            token(r#""customer":"buyer","further_members":{"Metadata":1}"#),
+            "has to be an object",
+        ),
+    ] {
+        let (status, answer) = ask(&simulator, "PUT", path, "", &body).await;
+        assert_eq!(status, 400, "{body}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(reason), "{body}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -206,7 +362,46 @@ fn the_documented_set_up_is_understood_and_a_misspelled_one_is_not() {
         (config.callers.len(), config.tasks.len(), config.pods.len()),
         (1, 1, 1)
     );
+    assert_eq!((config.customers.len(), config.tokens.len()), (2, 1));
+    let world = World::new(&config).unwrap();
+    assert!(world.customer("acme").is_some());
+    assert!(Config::parse(&text.replace("agreement_id", "agrement_id")).is_err());
+    let elsewhere = text.replacen(
+        "[[customer]]\nid = \"acme\"\nproduct_code = \"prod-demo\"",
+        "[[customer]]\nid = \"acme\"\nproduct_code = \"prod-x\"",
+        1,
+    );
+    assert_ne!(elsewhere, text);
+    let error = World::new(&Config::parse(&elsewhere).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("prod-x"), "{error}");
     assert!(Config::parse(&text.replace("entitled", "entiteld")).is_err());
+}
+
+#[test]
+fn the_readme_names_every_fault_and_what_strikes_records() {
+    let readme = include_str!("../README.md");
+    for kind in [
+        Kind::Error,
+        Kind::InternalError,
+        Kind::InternalErrorAfter,
+        Kind::UnavailablePage,
+        Kind::HtmlPage,
+        Kind::Garbage,
+        Kind::Truncated,
+        Kind::ConnectionReset,
+        Kind::ReplyLost,
+        Kind::Delay,
+        Kind::Attack,
+        Kind::Unprocessed,
+        Kind::CustomerNotSubscribed,
+        Kind::DuplicateRecord,
+    ] {
+        let name = json!(kind);
+        assert!(
+            readme.contains(&format!("`{}`", name.as_str().unwrap())),
+            "{name}"
+        );
+    }
 }
 
 #[test]

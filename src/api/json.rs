@@ -10,7 +10,7 @@ use super::respond;
 use crate::ledger::{Record, RecordState};
 use crate::meter::{Amount, Report};
 use crate::usage::{
-    Allocation, Allocations, Dimension, Moment, Quantity, RecordId, Tag, TagSet, UsageKey,
+    Allocation, Allocations, Customer, Dimension, Moment, Quantity, RecordId, Tag, TagSet, UsageKey,
 };
 use crate::wire::ApiError;
 
@@ -65,6 +65,7 @@ pub(super) fn parse_report(body: &[u8]) -> Result<Report, ApiError> {
     };
     let at = members.timestamp.as_ref().map(read_timestamp).transpose()?;
     Ok(Report {
+        customer: None,
         dimension,
         amount,
         at,
@@ -84,6 +85,9 @@ pub(super) fn record(id: RecordId, record: &Record) -> Response<Full<Bytes>> {
     let body = json!({
         "id": id.to_string(),
         "state": record.state.name(),
+        "customer_identifier": record.customer.as_ref().and_then(Customer::identifier),
+        "customer_aws_account_id": record.customer.as_ref().and_then(Customer::account),
+        "license_arn": record.customer.as_ref().and_then(Customer::license),
         "dimension": record.dimension.as_str(),
         "hour": record.hour.to_string(),
         "quantity": record.quantity(),
@@ -180,6 +184,8 @@ fn read_tags(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn quantity(text: &str) -> Result<String, &'static str> {
@@ -240,6 +246,59 @@ mod tests {
             parse(r#"{"dimension":"gb","quantity":1,"unknown":1}"#),
             Err("SerializationException")
         );
+    }
+
+    /// What holds of any answer of the parser, whatever it was given.
+    fn is_sound(body: &[u8]) {
+        match parse_report(body) {
+            Err(error) => assert!(error.status.is_client_error() && !error.message.is_empty()),
+            Ok(Report {
+                amount:
+                    Amount::Quantity {
+                        quantity,
+                        allocations,
+                    },
+                ..
+            }) => {
+                let parts = allocations.parts().iter();
+                let sum: u64 = parts.map(|part| part.quantity.millionths()).sum();
+                assert!(allocations.is_empty() || sum == quantity.millionths());
+            }
+            Ok(_) => {}
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn any_bytes_are_refused_or_sound(body in any::<Vec<u8>>()) {
+            is_sound(&body);
+        }
+
+        #[test]
+        fn any_values_are_refused_or_sound(
+            quantity in "-?[0-9]{0,12}(\\.[0-9]{0,8})?(e[0-9]{1,3})?|\"[0-9.e-]{0,14}\"|null|\\[\\]",
+            part in "[0-9]{1,3}(\\.[0-9]{1,7})?",
+            timestamp in "-?[0-9]{0,14}(\\.[0-9]{0,4})?|\"[0-9TZ:.-]{0,24}\"|true",
+            key in ".{0,6}",
+        ) {
+            let allocations = format!("[{{\"quantity\":{part},\"tags\":{{{}:\"x\"}}}}]", json!(key));
+            for more in ["", &format!(",\"timestamp\":{timestamp}"), &format!(",\"allocations\":{allocations}"), &format!(",\"key\":{}", json!(key))] {
+                is_sound(format!("{{\"dimension\":\"gb\",\"quantity\":{quantity}{more}}}").as_bytes());
+                is_sound(format!("{{\"dimension\":\"gb\",\"quantity\":{part}{more}}}").as_bytes());
+            }
+        }
+
+        #[test]
+        fn a_quantity_is_read_as_it_was_written(millionths in 0..=Quantity::MAX.millionths()) {
+            let written = Quantity::from_millionths(millionths).unwrap().to_string();
+            prop_assert_eq!(quantity(&format!("\"{written}\"")), Ok(written.clone()));
+            // A number is exact, or it is refused; it is never a little less or more.
+            if let Ok(read) = quantity(&written) {
+                prop_assert_eq!(read, written);
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,10 +14,13 @@ use super::AppError;
 use crate::api::{self, Api};
 use crate::clock;
 use crate::config::RunConfig;
+use crate::config::metering::SaasMode;
 use crate::control;
+use crate::descriptors;
+use crate::entitlement::keys::KeyRing;
 use crate::entitlement::status::{StateName, Status};
 use crate::ledger::{Filter, Ledger, Opened, Options, Record, RecordState};
-use crate::listener;
+use crate::listener::{self, Bound, Bounds};
 use crate::marketplace::Marketplace;
 use crate::meter::Gate;
 use crate::shutdown::DrainTrigger;
@@ -51,9 +53,10 @@ impl<M: Marketplace + Clone> Metering<M> {
         config: &RunConfig,
         identity: &str,
         marketplace: M,
-        listener: TcpListener,
+        listener: Bound,
         quit: DrainTrigger,
         answers: watch::Sender<Option<Answered>>,
+        keys: Option<KeyRing>,
     ) -> Result<Self, AppError> {
         let options = Options {
             product: config.product_code.clone(),
@@ -75,18 +78,30 @@ impl<M: Marketplace + Clone> Metering<M> {
         let (ledger, attempts, opened) = opening.await.map_err(|_| AppError::Panicked)??;
         announce(&opened, &config.state_dir);
         let quit = config.metering.quitquitquit.then_some(quit);
-        let api = Api::new(
-            ledger.clone(),
-            config.product_code.clone(),
-            marketplace.clone(),
+        let api = Api::new(api::Setup {
+            ledger: ledger.clone(),
+            product: config.product_code.clone(),
+            marketplace: marketplace.clone(),
+            passthrough: config.metering.saas_mode == Some(SaasMode::Passthrough),
+            keys,
+            auth: config.metering.client_auth.clone(),
             quit,
-        );
+        });
         let served = api.clone();
         let handle = move |request: Request<Incoming>| {
             let api = served.clone();
             async move { api.answer(request).await }
         };
-        tokio::spawn(listener::serve(listener, api::BOUNDS, handle));
+        let bounds = Bounds {
+            connections_max: api::BOUNDS
+                .connections_max
+                .min(descriptors::for_connections()),
+            ..api::BOUNDS
+        };
+        match listener {
+            Bound::Tcp(listener) => tokio::spawn(listener::serve(listener, bounds, handle)),
+            Bound::Unix(listener) => tokio::spawn(listener::serve(listener, bounds, handle)),
+        };
         let submitter = submitter::run(
             Arc::new(marketplace),
             config.product_code.clone(),
@@ -123,6 +138,11 @@ impl<M: Marketplace + Clone> Metering<M> {
             Ok(reason) => reason.clone().unwrap_or_else(|| "unknown".into()),
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Takes no more reports, and lets those that wait for an answer have it.
+    pub(super) async fn refuse(&self) {
+        self.api.close().await;
     }
 
     /// The shutdown: takes reports until callers fall silent, seals what is open, submits, and says what is left.

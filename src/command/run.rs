@@ -5,6 +5,7 @@ use crate::clock::Uptime;
 use crate::command::{complain, misconfigured};
 use crate::config::RunConfig;
 use crate::config::settings::Sources;
+use crate::descriptors;
 use crate::exit::Exit;
 use crate::telemetry;
 
@@ -15,6 +16,7 @@ pub fn run(sources: &Sources, uptime: Uptime) -> Exit {
         Err(errors) => return misconfigured(&errors),
     };
     telemetry::init(&config.log);
+    descriptors::claim();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -22,7 +22,7 @@ pub enum Format {
 }
 
 /// The columns of table and CSV, by their names in JSON.
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 13] = [
     "id",
     "state",
     "dimension",
@@ -33,7 +33,12 @@ const COLUMNS: [&str; 10] = [
     "identity",
     "aws_record_id",
     "problem",
+    "customer_identifier",
+    "customer_aws_account_id",
+    "license_arn",
 ];
+/// The last columns: a table leaves them out where no record is a customer's.
+const CUSTOMER_COLUMNS: usize = 3;
 
 /// Lists every record.
 pub fn usage(sources: &Sources, format: Format) -> Exit {
@@ -119,14 +124,17 @@ fn print(records: &Value, format: Format) {
 }
 
 fn print_table(rows: &[Value]) {
-    let header = COLUMNS.map(str::to_owned);
-    let lines: Vec<[String; COLUMNS.len()]> = std::iter::once(header)
-        .chain(
-            rows.iter()
-                .map(|row| COLUMNS.map(|column| text(&row[column]))),
-        )
+    let (columns, of_customers) = COLUMNS.split_at(COLUMNS.len() - CUSTOMER_COLUMNS);
+    let any = rows
+        .iter()
+        .any(|row| of_customers.iter().any(|column| !row[*column].is_null()));
+    let columns = if any { &COLUMNS[..] } else { columns };
+    let header = columns.iter().map(|column| (*column).to_owned()).collect();
+    let cells = |row: &Value| columns.iter().map(|column| text(&row[*column])).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(header)
+        .chain(rows.iter().map(cells))
         .collect();
-    let mut widths = [0; COLUMNS.len()];
+    let mut widths = vec![0; columns.len()];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
@@ -135,7 +143,7 @@ fn print_table(rows: &[Value]) {
     for line in &lines {
         let cells: Vec<String> = line
             .iter()
-            .zip(widths)
+            .zip(&widths)
             .map(|(cell, width)| format!("{cell:<width$}"))
             .collect();
         println!("{}", cells.join("  ").trim_end());

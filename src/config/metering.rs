@@ -1,26 +1,42 @@
 //! The settings of the metering endpoint and of what becomes of usage.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::{Read, Reader};
 use super::settings::Sources;
 use super::{ConfigError, bounded_duration, positive_duration};
+use crate::auth::ClientAuth;
 use crate::meter::{Combine, Rules};
 use crate::usage::{Dimension, Period};
 
 /// What `tollgate run` needs to know about metering.
 #[derive(Clone, Debug)]
 pub struct MeteringConfig {
-    /// The metering endpoint; loopback.
-    pub listen: SocketAddr,
+    /// The metering endpoint.
+    pub listen: Listen,
+    /// Whose signatures callers of the endpoint need; `None` where nobody has to sign.
+    pub client_auth: Option<ClientAuth>,
     /// What the core goes by.
     pub rules: Rules,
     /// What usage that can't be delivered leads to.
     pub on_failure: OnMeteringFailure,
+    /// What becomes of BatchMeterUsage.
+    pub saas_mode: Option<SaasMode>,
     /// Whether `POST /quitquitquit` ends the sidecar.
     pub quitquitquit: bool,
+}
+
+/// Where the metering endpoint is (`TOLLGATE_LISTEN`): nowhere that other hosts reach, unless callers have to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A socket in the file system; absolute, and short enough for the kernel.
+    Unix(PathBuf),
 }
 
 /// What usage that can't be delivered leads to (`TOLLGATE_ON_METERING_FAILURE`).
@@ -32,15 +48,28 @@ pub enum OnMeteringFailure {
     Closed(Duration),
 }
 
+/// What becomes of BatchMeterUsage (`TOLLGATE_SAAS_MODE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaasMode {
+    /// Usage is summed in the ledger; AWS gets one record an hour.
+    Aggregate,
+    /// Each call goes to AWS as it is: the caller aggregates.
+    Passthrough,
+}
+
 /// AWS advises not to fail closed before.
 const CLOSED_MIN: Duration = Duration::from_hours(2);
 const WAIT_MAX: Duration = Duration::from_hours(1);
 const DIMENSIONS_EXPECTED: &str = "names with how reports within an hour combine: gb,users:max,seats:last,hosts:distinct (without suffix: sum)";
+const LISTEN_EXPECTED: &str = "a loopback address and a port (127.0.0.1:8421, [::1]:8421), unix:/path, or any address with TOLLGATE_CLIENT_AUTH_FILE";
+/// Of `sockaddr_un`'s 108 bytes the last one ends the path.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_MARKETPLACE_METERING", "AWS_ENDPOINT_URL"];
 
 /// Reads the settings of this file.
 pub(super) fn read(reader: &mut Reader<'_>, sources: &Sources) -> Read<MeteringConfig> {
-    let listen = read_listen(reader, sources);
+    let client_auth = read_client_auth(reader);
+    let listen = read_listen(reader, sources, !matches!(client_auth, Ok(None)));
     let dimensions = reader.optional("dimensions", DIMENSIONS_EXPECTED, parse_dimensions);
     let on_failure = read_on_failure(reader);
     let quitquitquit = reader.or_default("quitquitquit", "off", "on or off", |text| match text {
@@ -56,6 +85,11 @@ pub(super) fn read(reader: &mut Reader<'_>, sources: &Sources) -> Read<MeteringC
         "report" => Ok(true),
         _ => Err("it is neither".to_owned()),
     });
+    let saas_mode = reader.optional("saas-mode", "aggregate or passthrough", |text| match text {
+        "aggregate" => Ok(SaasMode::Aggregate),
+        "passthrough" => Ok(SaasMode::Passthrough),
+        _ => Err("it is neither".to_owned()),
+    });
     if let (Ok(None), Ok(true)) = (&dimensions, &zero_usage) {
         return Err(reader.missing(
             "dimensions",
@@ -64,39 +98,92 @@ pub(super) fn read(reader: &mut Reader<'_>, sources: &Sources) -> Read<MeteringC
     }
     Ok(MeteringConfig {
         listen: listen?,
+        client_auth: client_auth?,
         rules: Rules {
             period: period?,
             straggler_wait_ms: straggler_wait_ms?,
             submit_jitter_ms: submit_jitter_ms?,
             dimensions: dimensions?,
             zero_usage: zero_usage?,
+            saas: saas_mode?.is_some(),
         },
         on_failure: on_failure?,
+        saas_mode: saas_mode?,
         quitquitquit: quitquitquit?,
     })
 }
 
-fn read_listen(reader: &mut Reader<'_>, sources: &Sources) -> Read<SocketAddr> {
-    let listen: SocketAddr = reader.or_default(
-        "listen",
-        "127.0.0.1:8421",
-        "a loopback address and a port: 127.0.0.1:8421 or [::1]:8421",
-        |text| match text.parse::<SocketAddr>() {
-            Err(_) => Err("it is no socket address".to_owned()),
-            Ok(address) if !address.ip().is_loopback() => {
-                Err("it can be reached from other hosts, and anybody there could meter".to_owned())
-            }
-            Ok(address) => Ok(address),
-        },
-    )?;
+fn read_client_auth(reader: &mut Reader<'_>) -> Read<Option<ClientAuth>> {
+    reader.optional(
+        "client-auth-file",
+        "a TOML file, not readable by others, with a [[key]] of access_key_id and secret_access_key for each caller",
+        |text| ClientAuth::load(Path::new(text)).map_err(|error| error.to_string()),
+    )
+}
+
+fn read_listen(reader: &mut Reader<'_>, sources: &Sources, signed: bool) -> Read<Listen> {
+    let listen =
+        reader.or_default(
+            "listen",
+            "127.0.0.1:8421",
+            LISTEN_EXPECTED,
+            |text| match Listen::parse(text)? {
+                Listen::Tcp(address) if !address.ip().is_loopback() && !signed => Err(
+                    "it can be reached from other hosts, and anybody there could meter".to_owned(),
+                ),
+                listen => Ok(listen),
+            },
+        )?;
     match endpoint(sources) {
-        Some((name, url)) if is_loopback(url) && port(url) == Some(listen.port()) => Err(reader.note(ConfigError {
+        Some((name, url)) if listen.is_target_of(url) => Err(reader.note(ConfigError {
             origin: name.to_owned(),
             value: Some(url.to_owned()),
-            problem: "it leads to this sidecar's own metering endpoint, and nothing would ever reach AWS".to_owned(),
+            problem:
+                "it leads to this sidecar's own metering endpoint, and nothing would ever reach AWS"
+                    .to_owned(),
             expected: "set this variable on the main container alone".to_owned(),
         })),
         _ => Ok(listen),
+    }
+}
+
+impl Listen {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Some(path) = text.strip_prefix("unix:") else {
+            return text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| "it is no socket address".to_owned());
+        };
+        if path.len() > SOCKET_PATH_BYTES_MAX {
+            return Err(format!(
+                "the path has {} bytes, and the kernel takes {SOCKET_PATH_BYTES_MAX}",
+                path.len()
+            ));
+        }
+        if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+            return Err("it is no absolute path of a file".to_owned());
+        }
+        Ok(Self::Unix(PathBuf::from(path)))
+    }
+
+    fn is_target_of(&self, url: &str) -> bool {
+        let Self::Tcp(address) = self else {
+            return false;
+        };
+        let own_ip = address.ip();
+        let any = own_ip.is_loopback() || own_ip.is_unspecified();
+        let reached = (any && is_loopback(url)) || host(url).parse() == Ok(own_ip);
+        reached && port(url) == Some(address.port())
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 
@@ -181,11 +268,17 @@ fn endpoint(sources: &Sources) -> Option<(&'static str, &str)> {
 }
 
 fn is_loopback(url: &str) -> bool {
+    let host = host(url);
+    host.parse::<IpAddr>()
+        .map_or(host == "localhost", |address| address.is_loopback())
+}
+
+fn host(url: &str) -> String {
     let uri: http::Uri = url.parse().unwrap_or_default();
     let host = uri.host().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<IpAddr>()
-        .map_or(host == "localhost", |address| address.is_loopback())
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned()
 }
 
 fn port(url: &str) -> Option<u16> {

@@ -80,7 +80,12 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "listen",
         "ADDR",
-        "Metering endpoint for the main container, loopback only [default: 127.0.0.1:8421]",
+        "Metering endpoint: loopback or unix:/path, any address with client authentication [default: 127.0.0.1:8421]",
+    ),
+    setting(
+        "client-auth-file",
+        "FILE",
+        "Key pairs with one of which callers of the metering endpoint must sign (SigV4) [default: none, nobody signs]",
     ),
     setting(
         "dimensions",
@@ -116,6 +121,11 @@ pub const SETTINGS: &[Setting] = &[
         "zero-usage",
         "WHAT",
         "report: each of the dimensions gets a record of 0 for an hour without usage; or skip [default: skip]",
+    ),
+    setting(
+        "saas-mode",
+        "MODE",
+        "What becomes of BatchMeterUsage: aggregate (summed, one record an hour), or passthrough (sent as it is); set it for SaaS products [default: aggregate]",
     ),
     setting(
         "shutdown-grace",

@@ -160,7 +160,7 @@ impl Grant {
         let expected = Expected {
             product_code: wanted.product_code,
             key_version: proof.public_key_version,
-            nonce: &proof.nonce,
+            nonce: Some(&proof.nonce),
         };
         Ok(signature::verify(&proof.signature, keys, expected)?)
     }

@@ -10,6 +10,7 @@ use rsa::PublicKey;
 use rsa::pkcs8::DecodePublicKey;
 use rsa::pkcs8::spki;
 use rsa::traits::PublicKeyParts;
+use tokio::sync::watch;
 
 /// Which file holds which key version: `1=/etc/tollgate/keys/1.pem,2=...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +135,26 @@ impl PublicKeys {
             .iter()
             .map(|(version, key)| (*version, key.n().bit_width() as usize))
             .filter(|(_, bits)| *bits < RECOMMENDED_BITS_MIN)
+    }
+}
+
+/// The keys in force: those of the start, or the ones that SIGHUP has read since.
+#[derive(Clone, Debug)]
+pub struct KeyRing {
+    initial: PublicKeys,
+    reloaded: watch::Receiver<Option<PublicKeys>>,
+}
+
+impl KeyRing {
+    /// The keys of the start, and what brings later ones.
+    pub fn new(initial: PublicKeys, reloaded: watch::Receiver<Option<PublicKeys>>) -> Self {
+        Self { initial, reloaded }
+    }
+
+    /// The keys of now.
+    pub fn current(&self) -> PublicKeys {
+        let reloaded = self.reloaded.borrow().clone();
+        reloaded.unwrap_or_else(|| self.initial.clone())
     }
 }
 

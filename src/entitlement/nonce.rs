@@ -27,13 +27,13 @@ pub enum NonceError {
     #[error("the file can't be read: {0}")]
     Unreadable(#[from] std::io::Error),
     /// Nothing in it.
-    #[error("the file is empty")]
+    #[error("it is empty")]
     Empty,
     /// Longer than AWS takes.
-    #[error("the file holds more than 255 characters")]
+    #[error("it has more than 255 characters")]
     TooLong,
     /// A character that is none to be shown, or not UTF-8.
-    #[error("the file holds something else than one line of printable UTF-8")]
+    #[error("it is not one line of printable UTF-8")]
     NotText,
 }
 
@@ -58,9 +58,12 @@ impl Nonce {
         const BYTES_MAX: u64 = 4 * 1024;
         let mut bytes = Vec::new();
         File::open(path)?.take(BYTES_MAX).read_to_end(&mut bytes)?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| NonceError::NotText)?
-            .trim();
+        let text = std::str::from_utf8(&bytes).map_err(|_| NonceError::NotText)?;
+        Self::parse(text.trim())
+    }
+
+    /// Checks a nonce that was given.
+    pub fn parse(text: &str) -> Result<Self, NonceError> {
         if text.is_empty() {
             return Err(NonceError::Empty);
         }

@@ -86,7 +86,8 @@ impl Platform {
 }
 
 const TASK_METADATA_URI: &str = "ECS_CONTAINER_METADATA_URI_V4";
-const POD_UID: &str = "POD_UID";
+/// The variable with the pod's UID.
+pub(super) const POD_UID: &str = "POD_UID";
 
 /// Finds out platform, identity and region from `environment`; asks the ECS agent where there is one, and
 /// `instance_metadata` for the region only where nothing else names it.
@@ -146,7 +147,7 @@ pub async fn task_arn(
 }
 
 /// The host's name, as `uname -n` says it.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()

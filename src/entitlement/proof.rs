@@ -65,34 +65,51 @@ pub enum ProofError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     platform: Platform,
-    identity: Option<String>,
+    /// What a sidecar beside this process may be called; the surest first.
+    identities: Vec<String>,
+    /// Whether a pod's UID is among them.
+    knows_pod_uid: bool,
 }
 
 impl Place {
-    /// This container, as far as its environment tells: a main container often lacks POD_UID, and then has nothing to compare.
+    /// This container, as far as its environment tells: a main container often lacks POD_UID, and then can't tell a sidecar's
+    /// from another pod's.
     pub async fn here(environment: &BTreeMap<String, String>) -> Self {
         let platform = Platform::of(environment);
-        let identity = match platform {
+        let identities = match platform {
             Platform::Ecs => platform::task_arn(environment).await.ok().flatten(),
             Platform::Eks | Platform::Unknown => platform::local_identity(environment).ok(),
         };
-        Self { platform, identity }
+        let knows_pod_uid = environment.contains_key(platform::POD_UID);
+        let host_name = (platform == Platform::Eks && knows_pod_uid).then(platform::host_name);
+        Self {
+            platform,
+            identities: identities.into_iter().chain(host_name).collect(),
+            knows_pod_uid,
+        }
     }
 
     /// A place about which nothing is known: `verify` on a file from elsewhere.
     pub fn elsewhere() -> Self {
         Self {
             platform: Platform::Unknown,
-            identity: None,
+            identities: Vec::new(),
+            knows_pod_uid: false,
         }
     }
 
     /// Identities can be told apart only where both sides take them from the same source.
     fn differs_from(&self, status: &Status) -> Option<String> {
-        let here = self.identity.as_ref()?;
-        let comparable = status.platform == self.platform.as_str();
-        (comparable && status.identity != *here).then(|| here.clone())
+        let here = self.identities.first()?;
+        let comparable = status.platform == self.platform.as_str()
+            && (self.platform != Platform::Eks || self.knows_pod_uid || !is_uuid(&status.identity));
+        (comparable && !self.identities.contains(&status.identity)).then(|| here.clone())
     }
+}
+
+/// Kubernetes' UIDs are UUIDs, and no pod's host name is one.
+fn is_uuid(text: &str) -> bool {
+    text.parse::<uuid::Uuid>().is_ok()
 }
 
 /// Judges `status` as `config` demands.
@@ -140,7 +157,7 @@ fn check_entitled(status: &Status, config: &ProofConfig, place: &Place) -> Resul
     let expected = Expected {
         product_code,
         key_version,
-        nonce,
+        nonce: Some(nonce),
     };
     signature::verify(token, keys, expected)?;
     match &config.nonce {

@@ -10,14 +10,14 @@ use super::grant::{Grant, Proof, Wanted};
 use super::keys::PublicKeys;
 use super::nonce::Nonce;
 use super::platform::Host;
-use super::signature::{self, Expected, SignatureError};
+use super::register::{RegisterError, register};
 use super::status::{SCHEMA, StateName, Status};
 use super::{Gate, Policy, Step, Verdict};
 use crate::clock::{self, Uptime};
 use crate::config::{EntitlementCheck, RunConfig};
 use crate::exit::Exit;
 use crate::ledger::Ledger;
-use crate::marketplace::{CallError, Marketplace, RegisterUsage, Registered, ServiceError};
+use crate::marketplace::{CallError, Marketplace};
 use crate::meter::{Answer, Startup};
 use crate::submitter::Answered;
 use crate::usage::{Dimension, ProductCode};
@@ -221,32 +221,21 @@ impl<M: Marketplace> Registrar<M> {
         }
     }
 
-    /// Asks with the highest key version, and with the next one after each InvalidPublicKeyVersionException.
     async fn register(&self, keys: &PublicKeys) -> Outcome {
-        let mut refusal = None;
-        for version in keys.versions() {
-            let nonce = match &self.nonce {
-                Some(nonce) => nonce.clone(),
-                None => match Nonce::fresh(&self.product_code, &self.host.identity) {
-                    Ok(nonce) => nonce,
-                    Err(error) => return Outcome::Undecided(Failure::new("Randomness", &error)),
-                },
-            };
-            let request = RegisterUsage {
-                product_code: self.product_code.clone(),
-                public_key_version: version,
-                nonce,
-            };
-            match self.marketplace.register_usage(&request).await {
-                Ok(answer) => return verified(keys, &request, answer),
-                Err(error) if names_key_version(&error) => {
-                    tracing::warn!(public_key_version = version, %error, "AWS does not know this key version");
-                    refusal = Some(outcome_of(error));
-                }
-                Err(error) => return outcome_of(error),
+        let nonce = || match &self.nonce {
+            Some(nonce) => Ok(nonce.clone()),
+            None => Nonce::fresh(&self.product_code, &self.host.identity),
+        };
+        match register(&self.marketplace, &self.product_code, keys, nonce).await {
+            Ok(proof) => Outcome::Granted(Some(proof)),
+            Err(RegisterError::Call(error)) => outcome_of(error),
+            Err(RegisterError::Unverified(error)) => {
+                Outcome::Refused(Failure::new(UNVERIFIED, &error))
+            }
+            Err(RegisterError::Randomness(error)) => {
+                Outcome::Undecided(Failure::new("Randomness", &error))
             }
         }
-        refusal.expect("there is at least one key version")
     }
 
     /// The start-up record of a custom-metered product. The ledger makes it durable, sends and repeats it like any other;
@@ -316,36 +305,6 @@ impl<M: Marketplace> Registrar<M> {
             platform: self.host.platform.as_str().to_owned(),
             ..pending(&self.product_code, &self.check)
         }
-    }
-}
-
-fn verified(keys: &PublicKeys, request: &RegisterUsage, answer: Registered) -> Outcome {
-    let expected = Expected {
-        product_code: &request.product_code,
-        key_version: request.public_key_version,
-        nonce: request.nonce.as_str(),
-    };
-    let verified = match answer.signature {
-        Some(token) => signature::verify(&token, keys, expected).map(|()| token),
-        None => Err(SignatureError::Missing),
-    };
-    match verified {
-        Ok(signature) => {
-            if let Some(at) = answer.public_key_rotation_at {
-                tracing::warn!(
-                    public_key_version = request.public_key_version,
-                    public_key_rotation_at = %at,
-                    "this public key version has been replaced; ship the next one with the next release"
-                );
-            }
-            Outcome::Granted(Some(Proof {
-                public_key_version: request.public_key_version,
-                nonce: request.nonce.to_string(),
-                signature,
-                public_key_rotation_at: answer.public_key_rotation_at,
-            }))
-        }
-        Err(error) => Outcome::Refused(Failure::new(UNVERIFIED, &error)),
     }
 }
 
@@ -442,9 +401,9 @@ fn start_record_outcome(answer: &Answer) -> Outcome {
         Answer::NotEntitled { message } => {
             Outcome::Refused(Failure::new("CustomerNotEntitledException", message))
         }
-        Answer::Refused { code, message } | Answer::Denied { code, message } => {
-            Outcome::Refused(Failure::new(code, message))
-        }
+        Answer::Refused { code, message }
+        | Answer::RefusedTogether { code, message }
+        | Answer::Denied { code, message } => Outcome::Refused(Failure::new(code, message)),
         Answer::Throttled => Outcome::Undecided(Failure::new(
             "ThrottlingException",
             &"AWS asks for patience",
@@ -457,11 +416,6 @@ fn start_record_outcome(answer: &Answer) -> Outcome {
             Outcome::Undecided(Failure::new(UNREACHABLE, why))
         }
     }
-}
-
-fn names_key_version(error: &CallError) -> bool {
-    matches!(error, CallError::Refused(ServiceError { code, .. })
-        if code == "InvalidPublicKeyVersionException" || code == "InvalidPublicKeyException")
 }
 
 fn outcome_of(error: CallError) -> Outcome {

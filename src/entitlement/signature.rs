@@ -25,8 +25,8 @@ pub struct Expected<'a> {
     pub product_code: &'a ProductCode,
     /// The key version asked for.
     pub key_version: u32,
-    /// The nonce sent.
-    pub nonce: &'a str,
+    /// The nonce sent; none where the caller of RegisterUsage gave none.
+    pub nonce: Option<&'a str>,
 }
 
 /// Why a token proves nothing.
@@ -131,10 +131,12 @@ fn check_claims(claims: &Object, expected: Expected<'_>) -> Result<(), Signature
     if version != u64::from(expected.key_version) {
         return Err(SignatureError::OtherVersion(version));
     }
-    if text(claims, ["nonce", "Nonce"])? != expected.nonce {
-        return Err(SignatureError::OtherNonce);
+    match expected.nonce {
+        Some(nonce) if text(claims, ["nonce", "Nonce"])? != nonce => {
+            Err(SignatureError::OtherNonce)
+        }
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
 
 fn text<'a>(claims: &'a Object, spellings: [&'static str; 2]) -> Result<&'a str, SignatureError> {

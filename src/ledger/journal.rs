@@ -263,8 +263,8 @@ impl Journal {
     fn make_room(&mut self, len: usize) -> io::Result<()> {
         let needed = self.tail + len + HEADER_BYTES;
         while self.zeroed < needed {
-            let zeros = &ZEROS[..growth(self.segment_bytes)];
-            self.file.write_at(zeros, self.zeroed as u64)?;
+            let zeros = vec![0; growth(self.segment_bytes)];
+            self.file.write_at(&zeros, self.zeroed as u64)?;
             self.zeroed += zeros.len();
             if self.zeroed >= needed {
                 self.file.sync()?;
@@ -318,7 +318,7 @@ impl Segment {
         let file = disk.open(&name(number))?;
         file.set_len(0)?;
         file.write_at(&header(number, first_sequence, salt), 0)?;
-        file.write_at(&ZEROS[..growth(segment_bytes)], SECTOR_BYTES as u64)?;
+        file.write_at(&vec![0; growth(segment_bytes)], SECTOR_BYTES as u64)?;
         file.sync()?;
         Ok(Self {
             number,
@@ -407,8 +407,8 @@ impl Segment {
         }
         let mut at = end.tail;
         while at < end.len {
-            let zeros = &ZEROS[..(end.len - at).min(GROWTH_BYTES)];
-            self.file.write_at(zeros, at as u64)?;
+            let zeros = vec![0; (end.len - at).min(GROWTH_BYTES)];
+            self.file.write_at(&zeros, at as u64)?;
             at += zeros.len();
         }
         self.file.sync()
@@ -491,4 +491,3 @@ const PREFIX: &str = "journal-";
 const MAGIC: &[u8; 8] = b"tollgat1";
 /// A segment grows by so much: one more sync for some three thousand reports.
 const GROWTH_BYTES: usize = 256 * 1024;
-static ZEROS: [u8; GROWTH_BYTES] = [0; GROWTH_BYTES];

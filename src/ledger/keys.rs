@@ -34,18 +34,21 @@ pub enum KeyKind {
 }
 
 /// A key as the journal keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeyEntry {
     pub(super) key: CallKey,
+    /// The report's id, or the call's own.
     pub(super) id: [u8; 16],
+    /// The ids of a call's reports, zeros for one that was not taken; empty for a report by itself.
+    pub(super) records: Vec<[u8; 16]>,
 }
 
 /// What is known of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     New,
-    /// The same report has been taken before.
-    Same(RecordId),
+    /// The same has been taken before.
+    Same(KeyEntry),
     /// Another report has been taken under this key.
     Conflict,
 }
@@ -61,7 +64,7 @@ pub(super) struct Keys {
     swept: usize,
     /// Keys of the batch that is not durable yet.
     pending: HashMap<[u8; 16], KeyEntry>,
-    order: Vec<KeyEntry>,
+    order: Vec<[u8; 16]>,
     dropped: u64,
 }
 
@@ -100,7 +103,7 @@ impl KeyEntry {
 
     fn compare(&self, key: &CallKey) -> Seen {
         if self.key.body == key.body {
-            Seen::Same(self.id())
+            Seen::Same(self.clone())
         } else {
             Seen::Conflict
         }
@@ -155,8 +158,8 @@ impl Keys {
 
     /// Notes a key of the batch that is being written.
     pub(super) fn note(&mut self, entry: KeyEntry) {
+        self.order.push(entry.key.hash);
         self.pending.insert(entry.key.hash, entry);
-        self.order.push(entry);
     }
 
     /// The batch is durable, at `place`.
@@ -167,15 +170,15 @@ impl Keys {
         self.order = order;
     }
 
-    /// Takes the keys of one block in, live or in replay.
+    /// Takes the keys of one block in, by their hashes, live or in replay.
     pub(super) fn insert(
         &mut self,
         place: Place,
         at: Moment,
-        entries: impl Iterator<Item = KeyEntry>,
+        hashes: impl Iterator<Item = [u8; 16]>,
     ) {
         let mut first = true;
-        for entry in entries {
+        for hash in hashes {
             if std::mem::take(&mut first)
                 && self
                     .marks
@@ -188,7 +191,7 @@ impl Keys {
                     at,
                 });
             }
-            self.insert_one(&entry.key.hash);
+            self.insert_one(&hash);
         }
     }
 

@@ -9,27 +9,29 @@ pub(super) fn of(fact: &Fact) {
             submission, spill, ..
         } => {
             let request = &submission.request;
-            tracing::debug!(record = %request.bucket, dimension = %request.dimension, hour = %submission.hour,
+            tracing::debug!(record = %request.bucket, dimension = %request.key.dimension, hour = %submission.hour,
                 quantity = %request.quantity, "sealed");
             if submission.folded > 0 {
-                tracing::warn!(record = %request.bucket, dimension = %request.dimension, tag_sets = submission.folded,
+                tracing::warn!(record = %request.bucket, dimension = %request.key.dimension, tag_sets = submission.folded,
                     "a record takes 2500 allocations; the usage of further tag sets is counted without tags");
             }
             if let Some((into, _)) = spill {
-                tracing::warn!(record = %request.bucket, dimension = %request.dimension, %into,
+                tracing::warn!(record = %request.bucket, dimension = %request.key.dimension, %into,
                     "more usage than one record holds; the rest waits for the next hour");
             }
         }
         Fact::Settled { bucket, aws_id, .. } => {
-            tracing::info!(record = %bucket, aws_record_id = aws_id.as_deref(), "settled");
+            tracing::debug!(record = %bucket, aws_record_id = aws_id.as_deref(), "settled");
         }
         Fact::Postponed {
             bucket,
-            due,
-            doubtful,
-            problem,
-            ..
+            postponement,
         } => {
+            let (due, doubtful, problem) = (
+                postponement.due,
+                postponement.doubtful,
+                &postponement.problem,
+            );
             tracing::warn!(record = %bucket, %due, doubtful, %problem, "not delivered yet");
         }
         Fact::RolledForward {
@@ -64,7 +66,26 @@ pub(super) fn of(fact: &Fact) {
         Fact::Recombined { bucket, combine } => {
             tracing::warn!(record = %bucket, ?combine, "the dimension combines another way from now on");
         }
-        Fact::Reported { .. }
+        Fact::CustomerSeen { number, customer } => {
+            tracing::info!(customer = number.0, name = %customer, "a customer was named for the first time");
+        }
+        Fact::CustomerSubscription {
+            number,
+            unsubscribed_at: Some(_),
+        } => {
+            tracing::warn!(
+                customer = number.0,
+                "AWS says that the customer is not subscribed; its usage is not taken for an hour"
+            );
+        }
+        Fact::CustomerSubscription {
+            number,
+            unsubscribed_at: None,
+        } => {
+            tracing::info!(customer = number.0, "the customer is subscribed again");
+        }
+        Fact::CustomerLinked { .. }
+        | Fact::Reported { .. }
         | Fact::Opened { .. }
         | Fact::Held { .. }
         | Fact::Started { .. }

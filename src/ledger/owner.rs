@@ -13,9 +13,11 @@ use super::queue::Queue;
 use super::record::{Filter, Record, Summary};
 use super::recovery::Recovered;
 use super::store::{Meta, Store};
-use super::{Attempt, Clock, LedgerError, Receipt, ReportError, ResolutionError, frame, notice};
-use crate::meter::{Core, Decision, Report, ResolveError, Status};
-use crate::usage::{BucketId, Identity, Moment, RecordId};
+use super::{Clock, LedgerError, Receipt, ReportError, ResolutionError, frame, notice};
+use crate::meter::{
+    Call, Core, Decision, Report, ResolveError, SeriesKey, Status, Submission, Taken,
+};
+use crate::usage::{BucketId, Customer, Identity, Moment, RecordId};
 
 /// What callers ask of the owner.
 pub(super) enum Command {
@@ -23,6 +25,12 @@ pub(super) enum Command {
         report: Report,
         key: Option<CallKey>,
         reply: oneshot::Sender<Reported>,
+    },
+    /// Reports of customers: all of them or none.
+    ReportAll {
+        reports: Vec<Report>,
+        key: Option<CallKey>,
+        reply: oneshot::Sender<ReportedAll>,
     },
     /// Runs on the owner, and is answered when what it decided is durable.
     Call(Box<dyn FnOnce(&mut Owner) -> Reply + Send>),
@@ -34,6 +42,9 @@ pub(super) type Reply = Box<dyn FnOnce(Result<(), &Arc<str>>) + Send>;
 /// What a report came to.
 type Reported = Result<Receipt, ReportError>;
 
+/// What a call with several reports came to: their ids, none for a customer that is not subscribed.
+pub(super) type ReportedAll = Result<Vec<Option<RecordId>>, ReportError>;
+
 pub(super) struct Owner {
     core: Core,
     journal: Journal,
@@ -42,13 +53,13 @@ pub(super) struct Owner {
     meta: Meta,
     clock: Clock,
     queue: Arc<Queue<Command>>,
-    attempts: mpsc::UnboundedSender<Attempt>,
+    calls: mpsc::UnboundedSender<Call>,
     failed: watch::Sender<Option<Arc<str>>>,
     draft: Draft,
     /// What the batch owes its callers and AWS.
     reports: Vec<(oneshot::Sender<Reported>, Reported)>,
     replies: Vec<Reply>,
-    submit: Vec<Attempt>,
+    submit: Vec<Call>,
     /// The last id made: ids only go up.
     last_id: (Moment, u16),
     /// Journal bytes that the checkpoint does not have.
@@ -61,7 +72,7 @@ impl Owner {
         recovered: Recovered,
         clock: Clock,
         queue: Arc<Queue<Command>>,
-        attempts: mpsc::UnboundedSender<Attempt>,
+        calls: mpsc::UnboundedSender<Call>,
         failed: watch::Sender<Option<Arc<str>>>,
     ) -> Self {
         let Recovered {
@@ -81,7 +92,7 @@ impl Owner {
             meta,
             clock,
             queue,
-            attempts,
+            calls,
             failed,
             draft: Draft::new(),
             reports: Vec::new(),
@@ -157,11 +168,7 @@ impl Owner {
             frame::write(self.draft.payload(), key, &facts);
             facts.iter().for_each(notice::of);
         }
-        self.submit.extend(
-            submit
-                .into_iter()
-                .map(|(request, number)| Attempt { request, number }),
-        );
+        self.submit.extend(submit);
         reply
     }
 
@@ -182,16 +189,27 @@ impl Owner {
     pub(super) fn record(&self, id: BucketId) -> Result<Option<Record>, LedgerError> {
         let state = self.core.state();
         if let Some(bucket) = state.open().get(&id) {
-            return Ok(Some(Record::of_bucket(id, bucket)));
+            let customer = self.customer(bucket.key());
+            return Ok(Some(Record::of_bucket(id, bucket, customer)));
         }
         if let Some(submission) = state
             .unsettled()
             .get(&id)
             .or_else(|| state.finished().get(&id))
         {
-            return Ok(Some(Record::of_submission(submission)));
+            return Ok(Some(self.record_of(submission)));
         }
-        Ok(self.store.finished(id)?.as_ref().map(Record::of_submission))
+        let finished = self.store.finished(id)?;
+        Ok(finished.map(|submission| self.record_of(&submission)))
+    }
+
+    fn record_of(&self, submission: &Submission) -> Record {
+        Record::of_submission(submission, self.customer(&submission.request.key))
+    }
+
+    fn customer(&self, key: &SeriesKey) -> Option<Customer> {
+        let row = self.core.state().customer(key.customer?)?;
+        Some(row.customer().clone())
     }
 
     /// The latest records that the filter takes, oldest first.
@@ -200,12 +218,12 @@ impl Owner {
         let open = state
             .open()
             .iter()
-            .map(|(id, bucket)| Record::of_bucket(*id, bucket));
+            .map(|(id, bucket)| Record::of_bucket(*id, bucket, self.customer(bucket.key())));
         let known = state
             .unsettled()
             .values()
             .chain(state.finished().values())
-            .map(Record::of_submission);
+            .map(|submission| self.record_of(submission));
         let mut records: Vec<_> = open
             .chain(known)
             .filter(|record| filter.takes(record))
@@ -213,7 +231,7 @@ impl Owner {
         let mut room = filter.limit;
         let every = BucketId(u32::MAX);
         self.store.history(every, |submission| {
-            let record = Record::of_submission(&submission);
+            let record = self.record_of(&submission);
             if filter.takes(&record) {
                 records.push(record);
                 room = room.saturating_sub(1);
@@ -247,6 +265,11 @@ impl Owner {
             oldest_unsettled_at: on_their_way.map(|s| s.request.timestamp).min(),
             last_settled_at: root.last_settled_at(),
             keys_dropped: self.keys.dropped(),
+            customers: state.customer_count() as u64,
+            customers_not_subscribed: state
+                .customers()
+                .filter(|(_, row)| row.unsubscribed_at().is_some())
+                .count() as u64,
         }
     }
 
@@ -304,6 +327,20 @@ impl Owner {
                 let outcome = self.report(&report, key)?;
                 self.reports.push((reply, outcome));
             }
+            Command::ReportAll {
+                reports,
+                key,
+                reply,
+            } => {
+                let outcome = self.report_all(&reports, key)?;
+                self.replies.push(Box::new(move |durable| {
+                    let outcome = match durable {
+                        Ok(()) => outcome,
+                        Err(reason) => Err(ReportError::Failed(reason.clone())),
+                    };
+                    let _ = reply.send(outcome);
+                }));
+            }
             Command::Call(call) => {
                 let reply = call(self);
                 self.replies.push(reply);
@@ -314,16 +351,13 @@ impl Owner {
 
     fn report(&mut self, report: &Report, key: Option<CallKey>) -> Result<Reported, LedgerError> {
         let now = self.now();
-        if let Some(key) = &key {
-            match self
-                .keys
-                .look_up(&self.journal, key, now)
-                .map_err(LedgerError::Io)?
-            {
-                Seen::New => {}
-                Seen::Same(id) => return Ok(Ok(Receipt { id, repeated: true })),
-                Seen::Conflict => return Ok(Err(ReportError::Conflict)),
+        match self.look_up_key(key.as_ref(), now)? {
+            Seen::New => {}
+            Seen::Same(entry) => {
+                let id = entry.id();
+                return Ok(Ok(Receipt { id, repeated: true }));
             }
+            Seen::Conflict => return Ok(Err(ReportError::Conflict)),
         }
         let decision = match self.core.report(now, report) {
             Ok(decision) => decision,
@@ -333,6 +367,7 @@ impl Owner {
         let entry = key.map(|key| KeyEntry {
             key,
             id: id.to_bytes(),
+            records: Vec::new(),
         });
         self.take(decision, entry.as_ref());
         if let Some(entry) = entry {
@@ -342,6 +377,53 @@ impl Owner {
             id,
             repeated: false,
         }))
+    }
+
+    fn report_all(
+        &mut self,
+        reports: &[Report],
+        key: Option<CallKey>,
+    ) -> Result<ReportedAll, LedgerError> {
+        let now = self.now();
+        match self.look_up_key(key.as_ref(), now)? {
+            Seen::New => {}
+            Seen::Same(entry) => return Ok(Ok(entry.records.iter().map(id_or_none).collect())),
+            Seen::Conflict => return Ok(Err(ReportError::Conflict)),
+        }
+        let decision = match self.core.report_all(now, reports) {
+            Ok(decision) => decision,
+            Err(refusal) => return Ok(Err(ReportError::Refused(refusal))),
+        };
+        let ids: Vec<Option<RecordId>> = decision
+            .reply
+            .iter()
+            .map(|taken| match taken {
+                Taken::In(bucket) => Some(self.next_id(now, *bucket)),
+                Taken::NotSubscribed => None,
+            })
+            .collect();
+        let entry = key.filter(|_| !ids.is_empty()).map(|key| KeyEntry {
+            key,
+            id: self.next_id(now, NO_BUCKET).to_bytes(),
+            records: ids
+                .iter()
+                .map(|id| id.map_or(NOT_TAKEN, RecordId::to_bytes))
+                .collect(),
+        });
+        self.take(decision, entry.as_ref());
+        if let Some(entry) = entry {
+            self.keys.note(entry);
+        }
+        Ok(Ok(ids))
+    }
+
+    fn look_up_key(&mut self, key: Option<&CallKey>, now: Moment) -> Result<Seen, LedgerError> {
+        let Some(key) = key else {
+            return Ok(Seen::New);
+        };
+        self.keys
+            .look_up(&self.journal, key, now)
+            .map_err(LedgerError::Io)
     }
 
     /// Makes the batch durable, then answers it and sends what is to be sent.
@@ -363,9 +445,9 @@ impl Owner {
         for reply in std::mem::take(&mut self.replies) {
             reply(Ok(()));
         }
-        for attempt in self.submit.drain(..) {
-            // Without a receiver nothing is sent, and the attempt is given up as doubtful in its time.
-            let _ = self.attempts.send(attempt);
+        for call in self.submit.drain(..) {
+            // Without a receiver nothing is sent, and the attempts are given up as doubtful in their time.
+            let _ = self.calls.send(call);
         }
         Ok(())
     }
@@ -388,6 +470,9 @@ impl Owner {
                     Command::Report { reply, .. } => {
                         let _ = reply.send(Err(ReportError::Failed(reason.clone())));
                     }
+                    Command::ReportAll { reply, .. } => {
+                        let _ = reply.send(Err(ReportError::Failed(reason.clone())));
+                    }
                     // Dropping the call drops its reply, and the caller finds the reason in the watch.
                     Command::Call(_) => {}
                 }
@@ -401,6 +486,10 @@ impl Owner {
             }
         }
     }
+}
+
+fn id_or_none(bytes: &[u8; 16]) -> Option<RecordId> {
+    (*bytes != NOT_TAKEN).then(|| RecordId::from_bytes(*bytes))
 }
 
 fn describe(error: &LedgerError) -> String {
@@ -424,3 +513,7 @@ const IDLE_MS: i64 = 10_000;
 /// A wall clock that was set is noticed within so long.
 const NAP_MS_MAX: i64 = 1000;
 const ID_COUNTER_MAX: u16 = 0xfff;
+/// The bucket of an id that leads nowhere: a call's own.
+const NO_BUCKET: BucketId = BucketId(u32::MAX);
+/// In the place of an id.
+const NOT_TAKEN: [u8; 16] = [0; 16];

@@ -3,13 +3,15 @@
 use serde::Serialize;
 
 use crate::meter::{Bucket, Status, Submission};
-use crate::usage::{Allocation, BucketId, Dimension, Hour, Identity, Moment};
+use crate::usage::{Allocation, BucketId, Customer, Dimension, Hour, Identity, Moment};
 
 /// One hour of one dimension, open or on its way or done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Its number, by which a person resolves it.
     pub bucket: BucketId,
+    /// Whose; none where the task or pod itself is billed.
+    pub customer: Option<Customer>,
     /// Its dimension.
     pub dimension: Dimension,
     /// Its hour.
@@ -96,6 +98,10 @@ pub struct Summary {
     pub last_settled_at: Option<Moment>,
     /// Callers' keys forgotten before their ten minutes.
     pub keys_dropped: u64,
+    /// Customers that were ever named.
+    pub customers: u64,
+    /// Those of them that AWS calls not subscribed.
+    pub customers_not_subscribed: u64,
 }
 
 impl RecordState {
@@ -123,9 +129,10 @@ impl Record {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
 
-    pub(super) fn of_bucket(id: BucketId, bucket: &Bucket) -> Self {
+    pub(super) fn of_bucket(id: BucketId, bucket: &Bucket, customer: Option<Customer>) -> Self {
         Self {
             bucket: id,
+            customer,
             dimension: bucket.dimension().clone(),
             hour: bucket.hour(),
             timestamp: None,
@@ -138,11 +145,12 @@ impl Record {
         }
     }
 
-    pub(super) fn of_submission(submission: &Submission) -> Self {
+    pub(super) fn of_submission(submission: &Submission, customer: Option<Customer>) -> Self {
         let request = &submission.request;
         Self {
             bucket: request.bucket,
-            dimension: request.dimension.clone(),
+            customer,
+            dimension: request.key.dimension.clone(),
             hour: submission.hour,
             timestamp: Some(request.timestamp),
             millionths: request.quantity.millionths().into(),

@@ -133,7 +133,9 @@ fn recover(
                 noted.extend(frame::keys(block.payload));
             }
             if let Some(first) = noted.front() {
-                keys.insert(block.place, first.id().moment(), noted.into_iter());
+                let at = first.id().moment();
+                let hashes = noted.iter().map(|entry| entry.key.hash);
+                keys.insert(block.place, at, hashes);
             }
             Ok::<(), RecoveryError>(())
         },
@@ -293,7 +295,7 @@ fn random(options: &Options) -> fastrand::Rng {
         .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const STORE_NAME: &str = "ledger.redb";
 const STORE_NAME_NEW: &str = "ledger.new";
 const DAMAGED_PREFIX: &str = "damaged-";

@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::disk::{Disk, DiskFile};
-use crate::meter::{Root, State, Submission};
-use crate::usage::{BucketId, Period, ProductCode, RecordIdSecret};
+use crate::meter::{CustomerRow, Root, SeriesKey, State, Submission};
+use crate::usage::{BucketId, CustomerNumber, Period, ProductCode, RecordIdSecret};
 
 /// The database.
 pub(super) struct Store {
@@ -96,16 +96,19 @@ impl Store {
         let Some(meta) = meta else { return Ok(None) };
         let mut series = BTreeMap::new();
         for row in read.open_table(SERIES)?.iter()? {
-            let (name, value) = row?;
-            let dimension = name
-                .value()
-                .parse()
-                .map_err(|_| StoreError::Damaged("a dimension's name".to_owned()))?;
-            series.insert(dimension, decode("series", value.value())?);
+            let (key, value) = row?;
+            let key: SeriesKey = decode("series key", key.value())?;
+            series.insert(key, decode("series", value.value())?);
+        }
+        let mut customers = BTreeMap::new();
+        for row in read.open_table(CUSTOMERS)?.iter()? {
+            let (number, value) = row?;
+            let row: CustomerRow = decode("customer", value.value())?;
+            customers.insert(CustomerNumber(number.value()), row);
         }
         let open = load_buckets(&read.open_table(OPEN)?)?;
         let unsettled = load_buckets(&read.open_table(UNSETTLED)?)?;
-        let state = State::from_rows(meta.root.clone(), series, open, unsettled);
+        let state = State::from_rows(meta.root.clone(), series, customers, open, unsettled);
         Ok(Some((meta, state)))
     }
 
@@ -117,9 +120,15 @@ impl Store {
                 .open_table(META)?
                 .insert((), encode(meta).as_slice())?;
             let mut series = write.open_table(SERIES)?;
-            for dimension in &state.touched().series {
-                if let Some(row) = state.series(dimension) {
-                    series.insert(dimension.as_str(), encode(row).as_slice())?;
+            for key in &state.touched().series {
+                if let Some(row) = state.series(key) {
+                    series.insert(encode(key).as_slice(), encode(row).as_slice())?;
+                }
+            }
+            let mut customers = write.open_table(CUSTOMERS)?;
+            for number in &state.touched().customers {
+                if let Some(row) = state.customer(*number) {
+                    customers.insert(number.0, encode(row).as_slice())?;
                 }
             }
             let mut open = write.open_table(OPEN)?;
@@ -289,7 +298,8 @@ from_redb!(
 );
 
 const META: TableDefinition<'_, (), &[u8]> = TableDefinition::new("meta");
-const SERIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("series");
+const SERIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("series");
+const CUSTOMERS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("customers");
 const OPEN: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("open");
 const UNSETTLED: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("unsettled");
 const HISTORY: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("history");

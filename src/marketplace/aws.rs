@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::imds::region::ImdsRegionProvider;
@@ -16,14 +17,18 @@ use aws_sdk_marketplacemetering::Client;
 use aws_sdk_marketplacemetering::config::StalledStreamProtectionConfig;
 use aws_sdk_marketplacemetering::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_marketplacemetering::primitives::DateTime;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
-use jiff::Timestamp;
 
 pub use super::transport::CaBundleError;
 use super::transport::Transport;
-use super::{CallError, Marketplace, RegisterUsage, Registered, ServiceError};
+use super::{CallError, Marketplace, Operation, ServiceError};
 
 /// A client of the service in one region.
 #[derive(Clone, Debug)]
@@ -106,53 +111,92 @@ impl Connection {
 }
 
 impl Marketplace for Aws {
-    async fn register_usage(&self, request: &RegisterUsage) -> Result<Registered, CallError> {
-        let version = i32::try_from(request.public_key_version).map_err(|_| {
-            CallError::NotSent("the key version is larger than AWS takes".to_owned())
-        })?;
-        let answer = self
-            .client
-            .register_usage()
-            .product_code(request.product_code.as_str())
-            .public_key_version(version)
-            .nonce(request.nonce.as_str())
-            .send()
-            .await
-            .map_err(|error| classify(&error))?;
-        Ok(Registered {
-            signature: answer.signature().map(str::to_owned),
-            public_key_rotation_at: answer.public_key_rotation_timestamp().and_then(timestamp),
-        })
-    }
-
-    async fn meter_usage(&self, body: Bytes) -> Result<String, CallError> {
-        let answer = self
-            .client
-            .meter_usage()
-            // The SDK wants these; what is sent is the body below.
-            .product_code("-")
-            .usage_dimension("-")
-            .timestamp(DateTime::from_secs(0))
-            .client_token("-")
-            .customize()
-            .mutate_request(move |request| {
-                request
-                    .headers_mut()
-                    .insert("content-length", body.len().to_string());
-                *request.body_mut() = SdkBody::from(body.clone());
-            })
-            .send()
-            .await
-            .map_err(|error| classify(&error))?;
+    async fn call(&self, operation: Operation, body: Bytes) -> Result<Bytes, CallError> {
+        let answer = Answer::default();
+        // The SDK wants members; what is sent is `body`, before it is signed.
+        macro_rules! send {
+            ($request:expr) => {
+                $request
+                    .customize()
+                    .interceptor(answer.clone())
+                    .mutate_request(move |request| {
+                        request
+                            .headers_mut()
+                            .insert("content-length", body.len().to_string());
+                        *request.body_mut() = SdkBody::from(body.clone());
+                    })
+                    .send()
+                    .await
+                    .map(drop)
+                    .map_err(|error| classify(&error))
+            };
+        }
+        let client = &self.client;
+        match operation {
+            Operation::RegisterUsage => {
+                send!(
+                    client
+                        .register_usage()
+                        .product_code("-")
+                        .public_key_version(1)
+                )
+            }
+            Operation::MeterUsage => send!(
+                client
+                    .meter_usage()
+                    .product_code("-")
+                    .usage_dimension("-")
+                    .timestamp(DateTime::from_secs(0))
+                    .client_token("-")
+            ),
+            Operation::BatchMeterUsage => {
+                send!(
+                    client
+                        .batch_meter_usage()
+                        .set_usage_records(Some(Vec::new()))
+                )
+            }
+            Operation::ResolveCustomer => send!(client.resolve_customer().registration_token("-")),
+        }?;
         answer
-            .metering_record_id()
-            .map(str::to_owned)
-            .ok_or_else(|| CallError::Lost("the answer carries no MeteringRecordId".to_owned()))
+            .take()
+            .ok_or_else(|| CallError::Lost("the answer has no body".to_owned()))
     }
 }
 
-fn timestamp(at: &DateTime) -> Option<Timestamp> {
-    Timestamp::new(at.secs(), 0).ok()
+/// The body of the service's answer, with members that the SDK does not know.
+#[derive(Clone, Debug, Default)]
+struct Answer(Arc<Mutex<Option<Bytes>>>);
+
+impl Answer {
+    fn take(&self) -> Option<Bytes> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Answer {
+    fn name(&self) -> &'static str {
+        "Answer"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        *self.lock() = context
+            .response()
+            .body()
+            .bytes()
+            .map(Bytes::copy_from_slice);
+        Ok(())
+    }
 }
 
 fn classify<E>(error: &SdkError<E, HttpResponse>) -> CallError

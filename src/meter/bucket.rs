@@ -1,4 +1,4 @@
-//! An open bucket: one hour of one dimension while usage still joins it.
+//! An open bucket: one hour of one series while usage still joins it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::intake::DISTINCT_KEYS_MAX;
 use super::tally::Tally;
-use super::{Amount, Combine};
+use super::{Amount, Combine, SeriesKey};
 use crate::usage::{Dimension, Hour, Moment, Period, Quantity, UsageKey};
 
-/// One hour of one dimension that has no record yet.
+/// One hour of one series that has no record yet.
 ///
 /// Its record will be the hour's own usage, combined the dimension's way, plus what is owed from hours that could not bill it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
-    pub(super) dimension: Dimension,
+    pub(super) key: SeriesKey,
     pub(super) hour: Hour,
     /// When the bucket was made, by the clock.
     pub(super) opened_at: Moment,
@@ -59,9 +59,14 @@ pub(super) struct Sealed {
 }
 
 impl Bucket {
+    /// Its series.
+    pub fn key(&self) -> &SeriesKey {
+        &self.key
+    }
+
     /// Its dimension.
     pub fn dimension(&self) -> &Dimension {
-        &self.dimension
+        &self.key.dimension
     }
 
     /// Its hour.
@@ -75,7 +80,7 @@ impl Bucket {
     }
 
     pub(super) fn new(
-        dimension: Dimension,
+        key: SeriesKey,
         combine: Combine,
         hour: Hour,
         opened_at: Moment,
@@ -83,7 +88,7 @@ impl Bucket {
     ) -> Self {
         let own = Own::empty(combine);
         Self {
-            dimension,
+            key,
             hour,
             opened_at,
             first_at,
@@ -118,10 +123,12 @@ impl Bucket {
     pub(super) fn seal_due(&self, period: Period, wait_ms: i64) -> Moment {
         let end = period.end(self.hour);
         let patient = end.max(self.opened_at).plus_ms(wait_ms);
+        let timestamp = self.first_at.max(self.hour.start());
         let latest = self
-            .first_at
-            .max(self.hour.start())
-            .plus_ms(super::window_ms(period) - period.fraction_ms(6));
+            .key
+            .window()
+            .deadline(timestamp, period)
+            .plus_ms(-period.fraction_ms(6));
         patient.min(latest).max(end)
     }
 }
@@ -340,7 +347,7 @@ mod tests {
         let hour = Period::HOUR.hour_of(Moment::from_millis(0));
         let made = Moment::from_millis(3 * 3_600_000);
         let bucket = Bucket::new(
-            "gb".parse().unwrap(),
+            SeriesKey::pod("gb".parse().unwrap()),
             Combine::Sum,
             hour,
             made,
@@ -354,7 +361,7 @@ mod tests {
         let hour = Period::HOUR.hour_of(Moment::from_millis(0));
         let made = Moment::from_millis(6 * 3_600_000 - 1);
         let bucket = Bucket::new(
-            "gb".parse().unwrap(),
+            SeriesKey::pod("gb".parse().unwrap()),
             Combine::Sum,
             hour,
             made,

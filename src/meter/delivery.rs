@@ -1,7 +1,10 @@
 //! Delivery: attempts, what they came to, and the end of the window.
 
-use super::{Core, Decision, Fact, Gate, Status, Submission};
-use crate::usage::{BucketId, Moment};
+use std::collections::BTreeSet;
+
+use super::batch::{self, Due};
+use super::{Attempt, Call, Core, Decision, Fact, Gate, Postponement, Status, Submission};
+use crate::usage::{BucketId, CustomerNumber, Moment};
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,17 +14,24 @@ pub enum Answer {
         /// AWS's record id.
         aws_id: String,
     },
-    /// `DuplicateRequestException`: the hour has a record of another quantity; this one was not counted.
+    /// `DuplicateRequestException`, `DuplicateRecord`: the hour has a record of another quantity; this one was not counted.
     Duplicate,
     /// `TimestampOutOfBoundsException`.
     OutOfBounds,
-    /// `CustomerNotEntitledException`, `CustomerNotSubscribedException`.
+    /// `CustomerNotEntitledException`, `CustomerNotSubscribedException`; for a customer's record `CustomerNotSubscribed`.
     NotEntitled {
         /// AWS's message.
         message: String,
     },
     /// The payload will never be taken: invalid dimension, tags, allocations, product code, token conflict.
     Refused {
+        /// AWS's error code.
+        code: String,
+        /// AWS's message.
+        message: String,
+    },
+    /// A request of several records was refused for one of them: none was counted, and which one is to blame is unknown.
+    RefusedTogether {
         /// AWS's error code.
         code: String,
         /// AWS's message.
@@ -41,7 +51,8 @@ pub enum Answer {
         /// AWS's message.
         message: String,
     },
-    /// AWS may have counted it: a time-out or a broken connection after the request was sent, any 5xx.
+    /// AWS may have counted it: a time-out or a broken connection after the request was sent, any 5xx; a record that comes back
+    /// unprocessed.
     Doubtful {
         /// Why.
         why: String,
@@ -83,12 +94,25 @@ impl Core {
         attempt: u32,
         answer: Answer,
     ) -> Decision<()> {
-        if let Some(submission) = self.state.unsettled.get(&bucket) {
-            let current = matches!(submission.status, Status::InFlight { .. })
-                && submission.attempts == attempt;
-            if current || matches!(answer, Answer::Recorded { .. }) {
-                let submission = submission.clone();
-                self.take_answer(now, &submission, answer);
+        self.answered_all(now, vec![(bucket, attempt, answer)])
+    }
+
+    /// The attempts of one call have come to something. What is to be repeated is due at one moment, to share a call again.
+    pub fn answered_all(
+        &mut self,
+        now: Moment,
+        answers: Vec<(BucketId, u32, Answer)>,
+    ) -> Decision<()> {
+        let draw = self.random.f64();
+        for (bucket, attempt, answer) in answers {
+            if let Some(submission) = self.state.unsettled.get(&bucket) {
+                let current = matches!(submission.status, Status::InFlight { .. })
+                    && submission.attempts == attempt;
+                if current || matches!(answer, Answer::Recorded { .. }) {
+                    let submission = submission.clone();
+                    self.note_subscription(now, &submission, &answer);
+                    self.take_answer(now, &submission, answer, draw);
+                }
             }
         }
         self.step(now);
@@ -134,15 +158,54 @@ impl Core {
         Ok(self.decided(()))
     }
 
-    fn take_answer(&mut self, now: Moment, submission: &Submission, answer: Answer) {
+    /// AWS's answer to one of its records says whether a customer is subscribed.
+    fn note_subscription(&mut self, now: Moment, submission: &Submission, answer: &Answer) {
+        let Some(number) = submission.request.key.customer else {
+            return;
+        };
+        let before = self
+            .state
+            .customers
+            .get(number)
+            .and_then(|row| row.unsubscribed_at);
+        let unsubscribed_at = match (answer, before) {
+            (Answer::NotEntitled { .. }, None) => Some(now),
+            (Answer::NotEntitled { .. }, Some(at))
+                if now.ms_since(at) >= self.rules.period.fraction_ms(CAP_DIVISOR) =>
+            {
+                Some(now)
+            }
+            (Answer::Recorded { .. }, Some(_)) => None,
+            _ => return,
+        };
+        self.record(Fact::CustomerSubscription {
+            number,
+            unsubscribed_at,
+        });
+    }
+
+    fn take_answer(&mut self, now: Moment, submission: &Submission, answer: Answer, draw: f64) {
         let bucket = submission.request.bucket;
         let doubtful = submission.doubtful;
+        let attempts = submission.attempts;
+        let postpone = |due: i64, doubtful: bool, problem: String| Postponement {
+            due: now.plus_ms(due),
+            doubtful,
+            not_entitled: false,
+            alone: false,
+            problem,
+        };
         match answer {
             Answer::Recorded { aws_id } => self.record(Fact::Settled {
                 bucket,
                 at: now,
                 aws_id: Some(aws_id),
             }),
+            // One page of AWS's says so of identical repeats too: then the record that is there may be one of our attempts.
+            Answer::Duplicate if doubtful && submission.request.key.customer.is_some() => {
+                let problem = "AWS has a record for this hour, of this quantity or another";
+                self.park(now, bucket, problem.to_owned());
+            }
             // AWS answers an identical repeat with success. So the record that is there is none of our attempts.
             Answer::Duplicate => {
                 self.roll_forward(
@@ -169,20 +232,45 @@ impl Core {
                     problem: message,
                 });
             }
+            Answer::RefusedTogether { code, message } => {
+                let problem = format!("{code}, for a record of the same request: {message}");
+                let postponement = Postponement {
+                    alone: true,
+                    ..postpone(0, false, problem)
+                };
+                self.postpone(bucket, postponement);
+            }
             Answer::NotEntitled { message } => {
-                let due = now.plus_ms(self.slow_backoff_ms());
-                let problem = format!("{NOT_ENTITLED}: {message}");
-                self.postpone(bucket, due, false, true, problem);
+                let code = not_entitled_code(submission.request.key.customer);
+                let postponement = Postponement {
+                    not_entitled: true,
+                    ..postpone(
+                        self.slow_backoff_ms(draw),
+                        false,
+                        format!("{code}: {message}"),
+                    )
+                };
+                self.postpone(bucket, postponement);
             }
             Answer::Throttled => {
-                let due = now.plus_ms(self.backoff_ms(submission.attempts, THROTTLED_BASE_DIVISOR));
-                self.postpone(bucket, due, false, false, "ThrottlingException".to_owned());
+                let due = self.backoff_ms(attempts, THROTTLED_BASE_DIVISOR, draw);
+                self.postpone(
+                    bucket,
+                    postpone(due, false, "ThrottlingException".to_owned()),
+                );
             }
-            Answer::NotSent { why } => self.retry(now, submission, false, why),
+            Answer::NotSent { why } => {
+                let due = self.backoff_ms(attempts, BASE_DIVISOR, draw);
+                self.postpone(bucket, postpone(due, false, why));
+            }
             Answer::Denied { code, message } => {
-                self.retry(now, submission, false, format!("{code}: {message}"));
+                let due = self.backoff_ms(attempts, BASE_DIVISOR, draw);
+                self.postpone(bucket, postpone(due, false, format!("{code}: {message}")));
             }
-            Answer::Doubtful { why } => self.retry(now, submission, true, why),
+            Answer::Doubtful { why } => {
+                let due = self.backoff_ms(attempts, BASE_DIVISOR, draw);
+                self.postpone(bucket, postpone(due, true, why));
+            }
         }
     }
 
@@ -192,19 +280,21 @@ impl Core {
         if self.gate == Gate::Denied {
             self.reject_everything(now);
         }
-        let mut in_flight = 0;
-        let mut due = Vec::new();
+        let mut pods = Vec::new();
+        let mut customers = Vec::new();
         let mut over = Vec::new();
         for (id, submission) in &self.state.unsettled {
             match submission.status {
-                Status::InFlight { .. } => in_flight += 1,
                 Status::Waiting { .. } if submission.deadline(self.rules.period) <= now => {
                     over.push(*id);
                 }
                 Status::Waiting { due: at } if at <= now && self.may_send(submission) => {
-                    due.push((at, *id));
+                    match self.customer_of(submission) {
+                        None => pods.push((at, *id)),
+                        Some(customer) => customers.push(Due::new(at, submission, customer)),
+                    }
                 }
-                Status::Waiting { .. } | Status::InDoubt { .. } => {}
+                Status::Waiting { .. } | Status::InFlight { .. } | Status::InDoubt { .. } => {}
                 Status::Settled { .. } | Status::RolledForward { .. } | Status::Rejected { .. } => {
                     unreachable!("final submissions are finished")
                 }
@@ -213,31 +303,64 @@ impl Core {
         for id in over {
             self.expire(now, id);
         }
-        due.sort_unstable();
-        for (_, bucket) in due
-            .into_iter()
-            .take(IN_FLIGHT_MAX.saturating_sub(in_flight))
-        {
-            self.record(Fact::AttemptStarted { bucket, at: now });
-            let submission = &self.state.unsettled[&bucket];
-            self.submit
-                .push((submission.request.clone(), submission.attempts));
+        let room = IN_FLIGHT_MAX.saturating_sub(self.calls_in_flight());
+        if room == 0 {
+            return;
+        }
+        pods.sort_unstable();
+        let mut calls: Vec<_> = pods.into_iter().map(|(_, id)| vec![id]).collect();
+        calls.truncate(room);
+        calls.extend(batch::divide(customers, room - calls.len()));
+        for call in calls {
+            self.begin_call(now, &call);
         }
     }
 
-    pub(super) fn next_delivery(&self) -> Option<Moment> {
-        let in_flight = self
+    fn begin_call(&mut self, now: Moment, buckets: &[BucketId]) {
+        let mut attempts = Vec::with_capacity(buckets.len());
+        for bucket in buckets {
+            self.record(Fact::AttemptStarted {
+                bucket: *bucket,
+                at: now,
+                call: buckets[0],
+            });
+            let submission = &self.state.unsettled[bucket];
+            attempts.push(Attempt {
+                request: submission.request.clone(),
+                number: submission.attempts,
+                customer: self.customer_of(submission).cloned(),
+            });
+        }
+        self.submit.push(Call { attempts });
+    }
+
+    fn customer_of(&self, submission: &Submission) -> Option<&crate::usage::Customer> {
+        let number = submission.request.key.customer?;
+        let row = self.state.customers.get(number);
+        Some(row.expect("a customer with usage is known").customer())
+    }
+
+    fn calls_in_flight(&self) -> usize {
+        let calls: BTreeSet<BucketId> = self
             .state
             .unsettled
             .values()
-            .filter(|s| matches!(s.status, Status::InFlight { .. }))
-            .count();
+            .filter_map(|s| match s.status {
+                Status::InFlight { call, .. } => Some(call),
+                _ => None,
+            })
+            .collect();
+        calls.len()
+    }
+
+    pub(super) fn next_delivery(&self) -> Option<Moment> {
+        let room = self.calls_in_flight() < IN_FLIGHT_MAX;
         let wake = |submission: &Submission| match submission.status {
-            Status::Waiting { due } if in_flight < IN_FLIGHT_MAX && self.may_send(submission) => {
+            Status::Waiting { due } if room && self.may_send(submission) => {
                 Some(due.min(submission.deadline(self.rules.period)))
             }
             Status::Waiting { .. } => Some(submission.deadline(self.rules.period)),
-            Status::InFlight { since } => Some(since.plus_ms(ANSWER_WAIT_MAX_MS)),
+            Status::InFlight { since, .. } => Some(since.plus_ms(ANSWER_WAIT_MAX_MS)),
             Status::InDoubt { .. }
             | Status::Settled { .. }
             | Status::RolledForward { .. }
@@ -249,8 +372,8 @@ impl Core {
     /// Moves a submission's quantity to the bucket that owes it from now on.
     pub(super) fn roll_forward(&mut self, now: Moment, bucket: BucketId, problem: Option<String>) {
         let submission = &self.state.unsettled[&bucket];
-        let dimension = submission.request.dimension.clone();
-        let into = (!submission.request.quantity.is_zero()).then(|| self.heir(now, &dimension));
+        let key = submission.request.key.clone();
+        let into = (!submission.request.quantity.is_zero()).then(|| self.heir(now, &key));
         self.record(Fact::RolledForward {
             bucket,
             at: now,
@@ -303,14 +426,16 @@ impl Core {
             .problem
             .clone()
             .unwrap_or_else(|| "it was never sent".to_owned());
-        let problem = format!("not delivered within six hours; at last: {last}");
+        let within = submission.request.key.window().in_words();
+        let problem = format!("not delivered within {within}; at last: {last}");
         if submission.doubtful {
             self.park(now, bucket, problem);
         } else if submission.not_entitled {
+            let code = not_entitled_code(submission.request.key.customer);
             self.record(Fact::Rejected {
                 bucket,
                 at: now,
-                code: NOT_ENTITLED.to_owned(),
+                code: code.to_owned(),
                 problem,
             });
         } else {
@@ -324,16 +449,15 @@ impl Core {
             .state
             .unsettled
             .values()
-            .filter(|s| matches!(s.status, Status::InFlight { since } if now.ms_since(since) >= ANSWER_WAIT_MAX_MS))
+            .filter(|s| matches!(s.status, Status::InFlight { since, .. } if now.ms_since(since) >= ANSWER_WAIT_MAX_MS))
             .cloned()
             .collect();
+        let draw = self.random.f64();
         for submission in overdue {
-            self.retry(
-                now,
-                &submission,
-                true,
-                "the attempt was never answered".to_owned(),
-            );
+            let answer = Answer::Doubtful {
+                why: "the attempt was never answered".to_owned(),
+            };
+            self.take_answer(now, &submission, answer, draw);
         }
     }
 
@@ -344,31 +468,16 @@ impl Core {
         }
     }
 
-    fn retry(&mut self, now: Moment, submission: &Submission, doubtful: bool, problem: String) {
-        let due = now.plus_ms(self.backoff_ms(submission.attempts, BASE_DIVISOR));
-        self.postpone(submission.request.bucket, due, doubtful, false, problem);
-    }
-
-    pub(super) fn postpone(
-        &mut self,
-        bucket: BucketId,
-        due: Moment,
-        doubtful: bool,
-        not_entitled: bool,
-        problem: String,
-    ) {
+    pub(super) fn postpone(&mut self, bucket: BucketId, postponement: Postponement) {
         self.record(Fact::Postponed {
             bucket,
-            due,
-            doubtful,
-            not_entitled,
-            problem,
+            postponement,
         });
     }
 
-    /// Full jitter: anything up to the base doubled with each attempt, at most five minutes of an hour; two seconds while
-    /// the process is about to end.
-    fn backoff_ms(&mut self, attempts: u32, base_divisor: i64) -> i64 {
+    /// Full jitter, `draw` being the part of it: anything up to the base doubled with each attempt, at most five minutes of an
+    /// hour; two seconds while the process is about to end.
+    fn backoff_ms(&self, attempts: u32, base_divisor: i64, draw: f64) -> i64 {
         let period = self.rules.period;
         let cap = if self.draining {
             DRAINING_CAP_DIVISOR
@@ -377,19 +486,37 @@ impl Core {
         };
         let doublings = attempts.saturating_sub(1).min(DOUBLINGS_MAX);
         let limit = (period.fraction_ms(base_divisor) << doublings).min(period.fraction_ms(cap));
-        self.random.i64(0..=limit)
+        share_of(limit, draw)
     }
 
     /// The buyer's subscription does not change within seconds.
-    fn slow_backoff_ms(&mut self) -> i64 {
+    fn slow_backoff_ms(&self, draw: f64) -> i64 {
         let limit = self.rules.period.fraction_ms(CAP_DIVISOR);
-        self.random.i64(limit / 2..=limit)
+        limit / 2 + share_of(limit - limit / 2, draw)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "limits are minutes of milliseconds"
+)]
+fn share_of(limit_ms: i64, draw: f64) -> i64 {
+    ((limit_ms + 1) as f64 * draw) as i64
+}
+
+fn not_entitled_code(customer: Option<CustomerNumber>) -> &'static str {
+    match customer {
+        None => NOT_ENTITLED,
+        Some(_) => NOT_SUBSCRIBED,
     }
 }
 
 /// AWS's code, also where the denial was `RegisterUsage`'s.
 const NOT_ENTITLED: &str = "CustomerNotEntitledException";
-/// Attempts at once.
+/// The status of a customer's record.
+const NOT_SUBSCRIBED: &str = "CustomerNotSubscribed";
+/// Calls at once.
 pub(super) const IN_FLIGHT_MAX: usize = 8;
 /// Longer than any attempt's own time-outs.
 const ANSWER_WAIT_MAX_MS: i64 = 120_000;

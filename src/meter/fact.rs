@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::submission::Submission;
+use super::series::SeriesKey;
+use super::submission::{Postponement, Submission};
 use super::tally::Tally;
 use super::{Amount, Combine};
-use crate::usage::{BucketId, Dimension, Hour, Identity, Moment};
+use crate::usage::{BucketId, Customer, CustomerNumber, Hour, Identity, Moment};
 
 /// One change of the state. A fact holds the outcome and not the rule that led to it, so that replaying a journal under a
 /// later version of the rules changes nothing that was decided.
@@ -28,8 +29,8 @@ pub enum Fact {
     Opened {
         /// Its number, one more than the last one's.
         bucket: BucketId,
-        /// Its dimension.
-        dimension: Dimension,
+        /// Its series.
+        key: SeriesKey,
         /// Its hour.
         hour: Hour,
         /// How reports combine in it.
@@ -71,19 +72,15 @@ pub enum Fact {
         bucket: BucketId,
         /// When.
         at: Moment,
+        /// The first record of the call: records of customers share one.
+        call: BucketId,
     },
     /// An attempt did not settle it.
     Postponed {
         /// Whose.
         bucket: BucketId,
-        /// When the next may begin.
-        due: Moment,
-        /// AWS may have counted it.
-        doubtful: bool,
-        /// AWS said that the buyer is not entitled.
-        not_entitled: bool,
-        /// Why.
-        problem: String,
+        /// What is known of it now.
+        postponement: Postponement,
     },
     /// The process is about to end: everything that waits is due.
     Hastened {
@@ -141,5 +138,26 @@ pub enum Fact {
     Floored {
         /// The hour.
         hour: Hour,
+    },
+    /// A customer was named for the first time.
+    CustomerSeen {
+        /// Its number, one more than the last one's.
+        number: CustomerNumber,
+        /// Who.
+        customer: Customer,
+    },
+    /// The account behind a `CustomerIdentifier` has become known.
+    CustomerLinked {
+        /// The customer with the identifier.
+        number: CustomerNumber,
+        /// The account.
+        account: Box<str>,
+    },
+    /// AWS says that the customer is not subscribed; or, without a time, has taken a record since, or resolved it anew.
+    CustomerSubscription {
+        /// Who.
+        number: CustomerNumber,
+        /// When AWS said so.
+        unsubscribed_at: Option<Moment>,
     },
 }

@@ -2,12 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Combine, Core, Decision, Fact, Gate};
-use crate::usage::{Allocations, BucketId, Dimension, Hour, Moment, Quantity, UsageKey};
+use super::window::Window;
+use super::{Combine, Core, Decision, Fact, Gate, Series, SeriesKey};
+use crate::usage::{
+    Allocations, BucketId, Customer, CustomerNumber, Dimension, Hour, Moment, Quantity, UsageKey,
+    Way,
+};
 
 /// Usage that the app reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// Of whose; none where the task or pod itself is billed.
+    pub customer: Option<Customer>,
     /// Of what.
     pub dimension: Dimension,
     /// How much.
@@ -43,6 +49,24 @@ pub enum Refusal {
         "{0} is one dimension more than {DIMENSIONS_MAX}, the most that are metered; set TOLLGATE_DIMENSIONS"
     )]
     TooManyDimensions(Dimension),
+    /// More customers than one ledger keeps apart.
+    #[error(
+        "there are {CUSTOMERS_MAX} customers already, the most that one sidecar meters; run another one for further customers"
+    )]
+    TooManyCustomers,
+    /// AWS would bill the hour once for each name.
+    #[error(
+        "customer {customer} is named by {given} and was named by {before} in the same hour, and AWS would bill both; name a \
+         customer in one way, and change over between two hours"
+    )]
+    NamedTwice {
+        /// The customer.
+        customer: Customer,
+        /// How the report names it.
+        given: Way,
+        /// How an earlier one did.
+        before: Way,
+    },
     /// `distinct` counts keys.
     #[error("dimension {0} counts distinct keys: report \"key\" by POST /v1/usage, not a quantity")]
     NeedsKey(Dimension),
@@ -61,7 +85,7 @@ pub enum Refusal {
         "dimension {0} has {DISTINCT_KEYS_MAX} distinct keys in this hour, the most that are counted"
     )]
     TooManyKeys(Dimension),
-    /// Outside the six hours that AWS takes, or ahead of the clock.
+    /// Outside the time that AWS takes, or ahead of the clock.
     #[error("timestamp {at} is outside {earliest} to {latest}, between which usage is taken")]
     TimestampOutOfBounds {
         /// The one given.
@@ -76,21 +100,75 @@ pub enum Refusal {
     NotEntitled,
 }
 
+/// What became of one report of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in this bucket now.
+    In(BucketId),
+    /// AWS says that the customer is not subscribed: it was not taken.
+    NotSubscribed,
+}
+
 impl Core {
     /// Takes a report and names the bucket where it is now.
     pub fn report(&mut self, now: Moment, report: &Report) -> Result<Decision<BucketId>, Refusal> {
-        let combine = self.check(now, report)?;
-        let at = self.effective_time(now, report.at);
-        let hour = self.rules.period.hour_of(at);
-        let bucket = if self.is_sealed(&report.dimension, hour) {
-            self.join_late(now, report, combine, hour, at)?
-        } else {
-            self.join_own(now, report, hour, at)?
-        };
+        self.check(now, report)?;
+        let bucket = self.join(now, report)?;
         Ok(self.decided(bucket))
     }
 
-    fn check(&self, now: Moment, report: &Report) -> Result<Combine, Refusal> {
+    /// Takes reports of customers, all of them or none; those of customers that are not subscribed are left out.
+    pub fn report_all(
+        &mut self,
+        now: Moment,
+        reports: &[Report],
+    ) -> Result<Decision<Vec<Taken>>, Refusal> {
+        for (index, report) in reports.iter().enumerate() {
+            self.check(now, report)?;
+            self.check_names(now, report, &reports[..index])?;
+        }
+        let mut taken = Vec::with_capacity(reports.len());
+        for report in reports {
+            taken.push(if self.is_unsubscribed(now, report) {
+                Taken::NotSubscribed
+            } else {
+                Taken::In(self.join(now, report)?)
+            });
+        }
+        Ok(self.decided(taken))
+    }
+
+    /// `ResolveCustomer` has named a customer: by `name`, and for an integration from before concurrent agreements with the
+    /// account behind it. From now on it is known, and called subscribed.
+    pub fn resolved(
+        &mut self,
+        now: Moment,
+        name: &Customer,
+        account: Option<&str>,
+    ) -> Decision<()> {
+        if let Ok(number) = self.customer_number(name) {
+            let row = self.state.customers.get(number);
+            let (unlinked, unsubscribed) = row.map_or((false, false), |row| {
+                (row.account.is_none(), row.unsubscribed_at.is_some())
+            });
+            if let Some(account) = account.filter(|_| unlinked && name.account().is_none()) {
+                self.record(Fact::CustomerLinked {
+                    number,
+                    account: account.into(),
+                });
+            }
+            if unsubscribed {
+                self.record(Fact::CustomerSubscription {
+                    number,
+                    unsubscribed_at: None,
+                });
+            }
+        }
+        self.step(now);
+        self.decided(())
+    }
+
+    fn check(&self, now: Moment, report: &Report) -> Result<(), Refusal> {
         if self.gate == Gate::Denied {
             return Err(Refusal::NotEntitled);
         }
@@ -98,7 +176,7 @@ impl Core {
         let combine = self
             .combine_of(dimension)
             .ok_or_else(|| Refusal::UnknownDimension(dimension.clone()))?;
-        if !self.state.series.contains_key(dimension) && self.state.series.len() >= DIMENSIONS_MAX {
+        if self.has_room_for(report).is_none() {
             return Err(Refusal::TooManyDimensions(dimension.clone()));
         }
         match (&report.amount, combine) {
@@ -115,9 +193,14 @@ impl Core {
             | (Amount::Key(_), Combine::Distinct) => {}
         }
         let Some(at) = report.at else {
-            return Ok(combine);
+            return Ok(());
         };
-        let earliest = now.plus_ms(-super::window_ms(self.rules.period));
+        let window = if report.customer.is_some() {
+            Window::Customer
+        } else {
+            Window::Pod
+        };
+        let earliest = window.earliest(now, self.rules.period);
         let latest = now.plus_ms(self.rules.period.fraction_ms(SKEW_DIVISOR));
         if at < earliest || at > latest {
             return Err(Refusal::TimestampOutOfBounds {
@@ -126,15 +209,108 @@ impl Core {
                 latest,
             });
         }
-        Ok(combine)
+        Ok(())
     }
 
-    /// The app's time, but not before the task or pod began: AWS takes nothing older. A beginning that lies ahead of the
-    /// clock was read off a wrong one.
-    fn effective_time(&self, now: Moment, at: Option<Moment>) -> Moment {
-        let at = at.unwrap_or(now);
+    /// Without TOLLGATE_DIMENSIONS any name is a dimension, up to a bound; `None` is one too many.
+    fn has_room_for(&self, report: &Report) -> Option<()> {
+        if report.customer.is_some() || self.rules.dimensions.is_some() {
+            return Some(());
+        }
+        let key = SeriesKey::pod(report.dimension.clone());
+        let known = self.state.series.contains_key(&key);
+        let pods = |(key, _): &(&SeriesKey, &Series)| key.customer.is_none();
+        let room = known || self.state.series.iter().take_while(pods).count() < DIMENSIONS_MAX;
+        room.then_some(())
+    }
+
+    /// Nobody may be named in two ways within an hour, neither by this call nor with what came before.
+    fn check_names(&self, now: Moment, report: &Report, earlier: &[Report]) -> Result<(), Refusal> {
+        let Some(customer) = &report.customer else {
+            return Ok(());
+        };
+        let customers = &self.state.customers;
+        if customers.number_of(customer).is_none()
+            && customers.len() + earlier.len() >= CUSTOMERS_MAX
+        {
+            return Err(Refusal::TooManyCustomers);
+        }
+        let hour_of = |report: &Report| self.rules.period.hour_of(report.at.unwrap_or(now));
+        let account = customers.account_of(customer);
+        let within = earlier
+            .iter()
+            .filter(|other| hour_of(other) == hour_of(report))
+            .filter_map(|other| other.customer.as_ref())
+            .find(|other| {
+                other.way() != customer.way()
+                    && account.is_some()
+                    && customers.account_of(other) == account
+            })
+            .map(Customer::way);
+        let known = || customers.is_metered(customer, hour_of(report));
+        let before = customers.metered_otherwise(customer, hour_of(report));
+        match before.or(within.filter(|_| !known())) {
+            None => Ok(()),
+            Some(before) => Err(Refusal::NamedTwice {
+                customer: customer.clone(),
+                given: customer.way(),
+                before,
+            }),
+        }
+    }
+
+    /// For a while after AWS has said so; then usage is taken again, and its record asks AWS anew.
+    fn is_unsubscribed(&self, now: Moment, report: &Report) -> bool {
+        report
+            .customer
+            .as_ref()
+            .and_then(|customer| self.state.customers.number_of(customer))
+            .and_then(|number| self.state.customers.get(number)?.unsubscribed_at)
+            .is_some_and(|at| now.ms_since(at) < self.rules.period.as_millis())
+    }
+
+    /// The customer's number, given now if need be.
+    fn customer_number(&mut self, customer: &Customer) -> Result<CustomerNumber, Refusal> {
+        if let Some(number) = self.state.customers.number_of(customer) {
+            return Ok(number);
+        }
+        if self.state.customers.len() >= CUSTOMERS_MAX {
+            return Err(Refusal::TooManyCustomers);
+        }
+        let number = self.state.next_customer();
+        self.record(Fact::CustomerSeen {
+            number,
+            customer: customer.clone(),
+        });
+        self.begun = None;
+        Ok(number)
+    }
+
+    /// Which bucket a report that was checked joins, after it has.
+    fn join(&mut self, now: Moment, report: &Report) -> Result<BucketId, Refusal> {
+        let customer = match &report.customer {
+            Some(customer) => Some(self.customer_number(customer)?),
+            None => None,
+        };
+        let key = SeriesKey {
+            customer,
+            dimension: report.dimension.clone(),
+        };
+        let at = self.effective_time(now, report);
+        let hour = self.rules.period.hour_of(at);
+        if self.is_sealed(&key, hour) {
+            self.join_late(now, report, &key, hour, at)
+        } else {
+            self.join_own(now, report, &key, hour, at)
+        }
+    }
+
+    /// The app's time; for a task's or pod's own usage not before it began: AWS takes nothing older. A beginning that lies
+    /// ahead of the clock was read off a wrong one.
+    fn effective_time(&self, now: Moment, report: &Report) -> Moment {
+        let at = report.at.unwrap_or(now);
         match self.state.root.since {
-            Some(since) if since <= now => at.max(since),
+            Some(since) if since <= now && report.customer.is_none() => at.max(since),
             Some(_) | None => at,
         }
     }
@@ -143,24 +319,28 @@ impl Core {
         &mut self,
         now: Moment,
         report: &Report,
+        key: &SeriesKey,
         hour: Hour,
         at: Moment,
     ) -> Result<BucketId, Refusal> {
         let open = self
             .state
             .series
-            .get(&report.dimension)
-            .and_then(|series| series.open.get(&hour).copied());
-        if let (Some(id), Amount::Key(key)) = (open, &report.amount)
-            && self.state.open[&id].is_full_for(key)
+            .get(key)
+            .and_then(|series| series.open_at(hour));
+        if let (Some(id), Amount::Key(name)) = (open, &report.amount)
+            && self.state.open[&id].is_full_for(name)
         {
             return Err(Refusal::TooManyKeys(report.dimension.clone()));
         }
-        let bucket = self.bucket_at(now, &report.dimension, hour, at);
+        let bucket = match open {
+            Some(id) => id,
+            None => self.bucket_at(now, key, hour, at),
+        };
         if at < self.state.open[&bucket].first_at {
             self.wake = None;
         }
-        let newest = self.is_newest(now, report);
+        let newest = self.is_newest(now, report, key);
         self.record(Fact::Reported {
             bucket,
             at,
@@ -176,15 +356,16 @@ impl Core {
         &mut self,
         now: Moment,
         report: &Report,
-        combine: Combine,
+        key: &SeriesKey,
         hour: Hour,
         at: Moment,
     ) -> Result<BucketId, Refusal> {
+        let combine = self.combine_of(&key.dimension).unwrap_or_default();
         let sealed = self
             .state
             .series
-            .get(&report.dimension)
-            .and_then(|series| series.sealed.get(&hour));
+            .get(key)
+            .and_then(|series| series.compared.get(&hour));
         if let (Some((id, sealed)), Combine::Max | Combine::Distinct) = (sealed, combine) {
             if sealed.excess(combine, &report.amount).is_zero() {
                 return Ok(*id);
@@ -193,8 +374,8 @@ impl Core {
                 return Err(Refusal::TooManyKeys(report.dimension.clone()));
             }
         }
-        let bucket = self.heir(now, &report.dimension);
-        let newest = self.is_newest(now, report);
+        let bucket = self.heir(now, key);
+        let newest = self.is_newest(now, report, key);
         self.record(Fact::Reported {
             bucket,
             at,
@@ -207,11 +388,11 @@ impl Core {
 
     /// A sample without a time of its own is the newest on arrival. One with an older time than the level's is not, unless
     /// the level's lies ahead of the clock, which was then wrong.
-    fn is_newest(&self, now: Moment, report: &Report) -> bool {
+    fn is_newest(&self, now: Moment, report: &Report, key: &SeriesKey) -> bool {
         let level = self
             .state
             .series
-            .get(&report.dimension)
+            .get(key)
             .and_then(|series| series.level.as_ref());
         match (report.at, level) {
             (Some(at), Some(level)) => at >= level.at || level.at > now,
@@ -224,5 +405,7 @@ impl Core {
 const SKEW_DIVISOR: i64 = 12;
 /// Ten times what AWS allows a product.
 pub(super) const DIMENSIONS_MAX: usize = 256;
+/// Some 100 MB of memory with a few dimensions each.
+const CUSTOMERS_MAX: usize = 100_000;
 /// Some 40 MB of memory; far beyond the users or hosts that one pod serves in an hour.
 pub(super) const DISTINCT_KEYS_MAX: usize = 1_000_000;

@@ -2,8 +2,10 @@
 
 use super::bucket::{Bucket, Own};
 use super::tally::{Share, Tally};
-use super::{Combine, Core, Decision, Fact, Gate, Status, Submission};
-use crate::usage::{BucketId, ClientToken, Dimension, Identity, Moment, Quantity};
+use super::{Combine, Core, Decision, Fact, Gate, SeriesKey, Status, Submission};
+use crate::usage::{
+    BucketId, ClientToken, CustomerNumber, Dimension, Hour, Identity, Moment, Quantity,
+};
 
 /// How far the start-up record of a custom-metered product is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +26,11 @@ impl Core {
     /// already taken is owed by the next.
     pub fn startup(&mut self, now: Moment, dimension: &Dimension) -> Decision<Startup> {
         self.step(now);
+        let key = SeriesKey::pod(dimension.clone());
         if let Some(id) = self
             .state
             .series
-            .get(dimension)
+            .get(&key)
             .and_then(|series| series.startup)
         {
             let status = self
@@ -47,15 +50,15 @@ impl Core {
             }
         }
         let hour = self.rules.period.hour_of(now);
-        if self.is_sealed(dimension, hour) {
-            let until = self.unsealed_from(dimension, hour).start();
+        if self.is_sealed(&key, hour) {
+            let until = self.unsealed_from(&key, hour).start();
             return self.decided(Startup::HourTaken { until });
         }
         let displaced = self
             .state
             .series
-            .get(dimension)
-            .and_then(|series| series.open.get(&hour).copied());
+            .get(&key)
+            .and_then(|series| series.open_at(hour));
         if let Some(displaced) = displaced {
             self.seal(now, displaced, true);
             self.roll_forward(
@@ -66,7 +69,7 @@ impl Core {
         }
         let bucket = BucketId(self.state.root.next_bucket);
         let share = Tally::default().into_share();
-        let mut submission = self.submission(now, bucket, dimension.clone(), share, now);
+        let mut submission = self.submission(now, bucket, key, share, now);
         submission.hour = hour;
         submission.startup = true;
         self.record(Fact::Started {
@@ -82,25 +85,44 @@ impl Core {
             return;
         }
         let hour = self.rules.period.hour_of(now);
+        self.begin_for(now, None, hour);
+        if self.begun.is_some_and(|begun| hour <= begun) {
+            return;
+        }
+        let subscribed: Vec<CustomerNumber> = self
+            .state
+            .customers
+            .iter()
+            .filter(|(_, row)| row.unsubscribed_at.is_none())
+            .filter(|(_, row)| !self.state.customers.is_superseded(row))
+            .map(|(number, _)| number)
+            .collect();
+        for customer in subscribed {
+            self.begin_for(now, Some(customer), hour);
+        }
+        self.begun = Some(hour);
+    }
+
+    fn begin_for(&mut self, now: Moment, customer: Option<CustomerNumber>, hour: Hour) {
         let Some(rules) = &self.rules.dimensions else {
             return;
         };
+        let zero = self.reports_zero(customer);
         let wanted: Vec<_> = rules
             .iter()
-            .map(|(dimension, combine)| {
-                let level = self
-                    .state
-                    .series
-                    .get(dimension)
-                    .is_some_and(|series| series.level.is_some());
-                (dimension.clone(), *combine == Combine::Last && level)
-            })
-            .filter(|(dimension, level)| {
-                (self.reports_zero() || *level) && !self.is_sealed(dimension, hour)
+            .filter_map(|(dimension, combine)| {
+                let key = SeriesKey {
+                    customer,
+                    dimension: dimension.clone(),
+                };
+                let series = self.state.series.get(&key);
+                let level = *combine == Combine::Last
+                    && series.is_some_and(|series| series.level.is_some());
+                ((zero || level) && !self.is_sealed(&key, hour)).then_some((key, level))
             })
             .collect();
-        for (dimension, level) in wanted {
-            let bucket = self.bucket_at(now, &dimension, hour, now);
+        for (key, level) in wanted {
+            let bucket = self.bucket_at(now, &key, hour, now);
             if level && matches!(self.state.open[&bucket].own, Own::Last { sample: None, .. }) {
                 self.record(Fact::Held { bucket });
             }
@@ -109,15 +131,17 @@ impl Core {
 
     pub(super) fn next_hour_begin(&self, now: Moment) -> Option<Moment> {
         let dimensions = self.rules.dimensions.as_ref()?;
-        let holds = self
-            .state
-            .series
-            .values()
-            .any(|series| series.level.is_some());
+        let holds = || {
+            self.state
+                .series
+                .values()
+                .any(|series| series.level.is_some())
+        };
+        let zero = || self.rules.zero_usage && self.gate == Gate::Open;
         if self.draining
             || self.gate == Gate::Denied
             || dimensions.is_empty()
-            || !(holds || self.reports_zero())
+            || !(zero() || holds())
         {
             return None;
         }
@@ -125,19 +149,49 @@ impl Core {
     }
 
     pub(super) fn seal_due(&mut self, now: Moment) {
-        for id in self.buckets_where(|core, bucket| {
-            bucket.seal_due(core.rules.period, core.seal_wait_ms) <= now
-        }) {
+        let mut room = self.sealing_room();
+        let (period, wait_ms) = (self.rules.period, self.seal_wait_ms);
+        let due: Vec<BucketId> = self
+            .state
+            .open
+            .iter()
+            .filter(|(_, bucket)| {
+                bucket.seal_due(period, wait_ms) <= now
+                    && (bucket.key.customer.is_none() || take_one(&mut room))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
             self.seal(now, id, true);
         }
     }
 
     pub(super) fn next_seal(&self) -> Option<Moment> {
+        let room = self.sealing_room() > 0;
         self.state
             .open
             .values()
+            .filter(|bucket| room || bucket.key.customer.is_none())
             .map(|bucket| bucket.seal_due(self.rules.period, self.seal_wait_ms))
             .min()
+    }
+
+    /// How many more records of customers may be sealed now. An hour of ten thousand customers is sealed as it is sent, so that
+    /// it is in memory once and not twice.
+    fn sealing_room(&self) -> usize {
+        let on_their_way = |submission: &&Submission| {
+            submission.request.key.customer.is_some()
+                && !submission.not_entitled
+                && match submission.status {
+                    Status::Waiting { .. } | Status::InFlight { .. } => true,
+                    Status::InDoubt { .. }
+                    | Status::Settled { .. }
+                    | Status::RolledForward { .. }
+                    | Status::Rejected { .. } => false,
+                }
+        };
+        let sealed = self.state.unsettled.values().filter(on_their_way).count();
+        SEALED_AHEAD_MAX.saturating_sub(sealed)
     }
 
     /// Seals every hour that has begun. What is owed to an hour ahead can't be sent yet.
@@ -149,16 +203,15 @@ impl Core {
 
     pub(super) fn seal(&mut self, now: Moment, id: BucketId, takes_hour: bool) {
         let bucket = &self.state.open[&id];
-        let (dimension, hour, timestamp) =
-            (bucket.dimension.clone(), bucket.hour, bucket.timestamp(now));
+        let (key, hour, timestamp) = (bucket.key.clone(), bucket.hour, bucket.timestamp(now));
         let mut share = bucket.tally().into_share();
         let rest = share.rest.take();
-        let mut submission = self.submission(now, id, dimension.clone(), share, timestamp);
+        let mut submission = self.submission(now, id, key.clone(), share, timestamp);
         submission.hour = hour;
         let spill = rest.map(|rest| {
             let period = self.rules.period;
             let next = period.next(hour).max(period.hour_of(now));
-            let into = self.bucket_at(now, &dimension, self.unsealed_from(&dimension, next), now);
+            let into = self.bucket_at(now, &key, self.unsealed_from(&key, next), now);
             (into, rest)
         });
         self.record(Fact::Sealed {
@@ -177,15 +230,17 @@ impl Core {
             .collect()
     }
 
-    fn reports_zero(&self) -> bool {
-        self.rules.zero_usage && self.gate == Gate::Open
+    /// A SaaS product reports for its customers, and not for the pod that reports.
+    fn reports_zero(&self, customer: Option<CustomerNumber>) -> bool {
+        let saas = self.rules.saas || !self.state.customers.is_empty();
+        self.rules.zero_usage && self.gate == Gate::Open && saas == customer.is_some()
     }
 
     fn submission(
         &mut self,
         now: Moment,
         bucket: BucketId,
-        dimension: Dimension,
+        key: SeriesKey,
         share: Share,
         timestamp: Moment,
     ) -> Submission {
@@ -196,11 +251,14 @@ impl Core {
             rest: _,
         } = share;
         debug_assert!(quantity <= Quantity::MAX, "a record holds its quantity");
-        let token = ClientToken::from_random(self.random.u128(..));
+        let token = key
+            .customer
+            .is_none()
+            .then(|| ClientToken::from_random(self.random.u128(..)));
         Submission {
             request: super::Request {
                 bucket,
-                dimension,
+                key,
                 timestamp,
                 quantity,
                 allocations,
@@ -214,6 +272,7 @@ impl Core {
             attempts: 0,
             doubtful: false,
             not_entitled: false,
+            alone: false,
             problem: None,
             status: Status::Waiting { due: now },
         }
@@ -227,3 +286,12 @@ impl Core {
             .expect("a core is opened under an identity before anything else")
     }
 }
+
+fn take_one(room: &mut usize) -> bool {
+    let taken = *room > 0;
+    *room = room.saturating_sub(1);
+    taken
+}
+
+/// Enough for every call under way and the next, whatever way customers are named in.
+const SEALED_AHEAD_MAX: usize = 2000;

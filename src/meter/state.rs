@@ -5,18 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Own, Sample, Sealed};
+use super::customers::{CustomerRow, Customers};
 use super::fact::Fact;
-use super::series::Series;
+use super::series::{Series, SeriesKey};
 use super::submission::{Status, Submission};
 use super::tally::Tally;
 use super::{Amount, Combine};
-use crate::usage::{BucketId, Dimension, Hour, Identity, Moment, Period, Quantity};
+use crate::usage::{BucketId, Customer, CustomerNumber, Hour, Identity, Moment, Period, Quantity};
 
 /// Everything that the meter knows, less what is final and has been taken into the history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub(super) root: Root,
-    pub(super) series: BTreeMap<Dimension, Series>,
+    pub(super) series: BTreeMap<SeriesKey, Series>,
+    pub(super) customers: Customers,
     pub(super) open: BTreeMap<BucketId, Bucket>,
     pub(super) unsettled: BTreeMap<BucketId, Submission>,
     pub(super) finished: BTreeMap<BucketId, Submission>,
@@ -31,8 +33,10 @@ pub struct Root {
     pub(super) since: Option<Moment>,
     /// Earlier identities, and the last hour that each has sealed.
     pub(super) past: Vec<(Identity, Option<Hour>)>,
-    /// Hours up to this one may have records that this ledger does not know of.
+    /// Hours up to this one may have records of this identity that this ledger does not know of.
     pub(super) floor: Option<Hour>,
+    /// The same for records of customers, whoever sent them.
+    pub(super) customer_floor: Option<Hour>,
     pub(super) next_bucket: u32,
     pub(super) settled: u64,
     pub(super) rolled_forward: u64,
@@ -57,21 +61,25 @@ pub struct Illegal {
 pub struct Touched {
     /// Buckets and submissions, wherever they are now.
     pub buckets: BTreeSet<BucketId>,
-    /// Dimensions.
-    pub series: BTreeSet<Dimension>,
+    /// Series.
+    pub series: BTreeSet<SeriesKey>,
+    /// Customers.
+    pub customers: BTreeSet<CustomerNumber>,
 }
 
 impl State {
     /// Puts a state together from the rows it was stored as.
     pub fn from_rows(
         root: Root,
-        series: BTreeMap<Dimension, Series>,
+        series: BTreeMap<SeriesKey, Series>,
+        customers: BTreeMap<CustomerNumber, CustomerRow>,
         open: BTreeMap<BucketId, Bucket>,
         unsettled: BTreeMap<BucketId, Submission>,
     ) -> Self {
         Self {
             root,
             series,
+            customers: Customers::from_rows(customers),
             open,
             unsettled,
             finished: BTreeMap::new(),
@@ -89,9 +97,24 @@ impl State {
         &self.root
     }
 
-    /// A dimension's row.
-    pub fn series(&self, dimension: &Dimension) -> Option<&Series> {
-        self.series.get(dimension)
+    /// A series' row.
+    pub fn series(&self, key: &SeriesKey) -> Option<&Series> {
+        self.series.get(key)
+    }
+
+    /// A customer's row.
+    pub fn customer(&self, number: CustomerNumber) -> Option<&CustomerRow> {
+        self.customers.get(number)
+    }
+
+    /// Every customer that was ever named.
+    pub fn customers(&self) -> impl Iterator<Item = (CustomerNumber, &CustomerRow)> {
+        self.customers.iter()
+    }
+
+    /// How many customers were ever named.
+    pub fn customer_count(&self) -> usize {
+        self.customers.len()
     }
 
     /// The open buckets.
@@ -120,7 +143,7 @@ impl State {
         &self.touched
     }
 
-    /// Applies one fact. `period` is only used to forget what lies far back.
+    /// Applies one fact. `period` says which hours follow one on another.
     pub fn apply(&mut self, fact: &Fact, period: Period) -> Result<(), Illegal> {
         match fact {
             Fact::Reported {
@@ -129,17 +152,21 @@ impl State {
                 amount,
                 newest,
                 late,
-            } => self.report(*bucket, *at, amount, *newest, *late),
+            } => {
+                self.report(*bucket, *at, amount, *newest, *late)?;
+                self.note_metered(*bucket, *late, period);
+                Ok(())
+            }
             Fact::Opened {
                 bucket,
-                dimension,
+                key,
                 hour,
                 combine,
                 at,
                 first_at,
             } => self.insert(
                 *bucket,
-                Bucket::new(dimension.clone(), *combine, *hour, *at, *first_at),
+                Bucket::new(key.clone(), *combine, *hour, *at, *first_at),
             ),
             Fact::Held { bucket } => self.hold(*bucket),
             Fact::Recombined { bucket, combine } => self.recombine(*bucket, *combine),
@@ -147,21 +174,15 @@ impl State {
                 submission,
                 takes_hour,
                 spill,
-            } => {
-                let kept_from = takes_hour.then(|| period.back(submission.hour, SEALED_HOURS_KEPT));
-                self.seal(submission, spill.as_ref(), kept_from)
-            }
-            Fact::Started { submission } => self.start(submission),
-            Fact::AttemptStarted { bucket, at } => self.attempt(*bucket, *at),
+            } => self.seal(submission, spill.as_ref(), *takes_hour, period),
+            Fact::Started { submission } => self.start(submission, period),
+            Fact::AttemptStarted { bucket, at, call } => self.attempt(*bucket, *at, *call),
             Fact::Postponed {
                 bucket,
-                due,
-                doubtful,
-                not_entitled,
-                problem,
+                postponement,
             } => {
                 let submission = self.pending_mut(*bucket, "a postponement")?;
-                submission.postpone(*due, *doubtful, *not_entitled, problem);
+                submission.postpone(postponement);
                 Ok(())
             }
             Fact::Hastened { at } => {
@@ -192,16 +213,33 @@ impl State {
             }
             Fact::Floored { hour } => {
                 self.root.floor = self.root.floor.max(Some(*hour));
+                self.root.customer_floor = self.root.customer_floor.max(Some(*hour));
+                Ok(())
+            }
+            Fact::CustomerSeen { number, customer } => self.see(*number, customer),
+            Fact::CustomerLinked { number, account } => {
+                self.customers.link(*number, account);
+                self.touched.customers.insert(*number);
+                Ok(())
+            }
+            Fact::CustomerSubscription {
+                number,
+                unsubscribed_at,
+            } => {
+                if let Some(row) = self.customers.get_mut(*number) {
+                    row.unsubscribed_at = *unsubscribed_at;
+                }
+                self.touched.customers.insert(*number);
                 Ok(())
             }
         }
     }
 
     fn insert(&mut self, id: BucketId, bucket: Bucket) -> Result<(), Illegal> {
-        let series = self.series.entry(bucket.dimension.clone()).or_default();
-        let taken = series.open.insert(bucket.hour, id).is_some();
-        self.touched.series.insert(bucket.dimension.clone());
-        if taken || id.0 != self.root.next_bucket {
+        let series = self.series.entry(bucket.key.clone()).or_default();
+        let free = series.open(bucket.hour, id);
+        self.touched.series.insert(bucket.key.clone());
+        if !free || id.0 != self.root.next_bucket {
             return Err(Illegal {
                 bucket: id,
                 found: "a second bucket of its hour or out of order",
@@ -231,10 +269,14 @@ impl State {
         let combine = bucket.own.combine();
         let hour = late.unwrap_or(bucket.hour);
         if let Some(hour) = late {
-            let series = self.series.entry(bucket.dimension.clone()).or_default();
-            self.touched.series.insert(bucket.dimension.clone());
+            if combine == Combine::Sum {
+                bucket.owed.absorb(amount.tally());
+                return Ok(());
+            }
+            let series = self.series.entry(bucket.key.clone()).or_default();
+            self.touched.series.insert(bucket.key.clone());
             let (_, sealed) = series
-                .sealed
+                .compared
                 .entry(hour)
                 .or_insert_with(|| (id, Sealed::default()));
             let excess = sealed.excess(combine, amount);
@@ -258,14 +300,52 @@ impl State {
             }
         }
         if combine == Combine::Last && newest {
-            let dimension = bucket.dimension.clone();
-            self.level(dimension, hour, at, amount);
+            let key = bucket.key.clone();
+            self.level(key, hour, at, amount);
         }
         Ok(())
     }
 
+    /// Remembers in which hours a customer was metered.
+    fn note_metered(&mut self, id: BucketId, late: Option<Hour>, period: Period) {
+        let Some(bucket) = self.open.get(&id) else {
+            return;
+        };
+        let Some(number) = bucket.key.customer else {
+            return;
+        };
+        let hour = late.unwrap_or(bucket.hour);
+        let Some(row) = self.customers.get_mut(number) else {
+            return;
+        };
+        if !row.metered.contains(hour) {
+            row.metered.insert(hour, period);
+            row.metered
+                .remove_before(period.back(hour, CUSTOMER_HOURS_KEPT), period);
+            self.touched.customers.insert(number);
+        }
+    }
+
+    fn see(&mut self, number: CustomerNumber, customer: &Customer) -> Result<(), Illegal> {
+        if number != self.next_customer() || self.customers.number_of(customer).is_some() {
+            return Err(Illegal {
+                bucket: BucketId(number.0),
+                found: "no bucket but a customer, known or out of order,",
+                fact: "a first naming",
+            });
+        }
+        self.customers
+            .insert(number, CustomerRow::new(customer.clone()));
+        self.touched.customers.insert(number);
+        Ok(())
+    }
+
+    pub(super) fn next_customer(&self) -> CustomerNumber {
+        CustomerNumber(u32::try_from(self.customers.len()).expect("customers are bounded"))
+    }
+
     /// A new level replaces the one that later hours hold.
-    fn level(&mut self, dimension: Dimension, hour: Hour, at: Moment, amount: &Amount) {
+    fn level(&mut self, key: SeriesKey, hour: Hour, at: Moment, amount: &Amount) {
         let Amount::Quantity { quantity, .. } = amount else {
             return;
         };
@@ -274,8 +354,9 @@ impl State {
             quantity: *quantity,
             tally: amount.tally(),
         };
-        let series = self.series.entry(dimension.clone()).or_default();
-        for id in series.open.range(hour..).map(|(_, id)| *id) {
+        let series = self.series.entry(key.clone()).or_default();
+        for (_, id) in &series.open {
+            let id = *id;
             let Some(bucket) = self.open.get_mut(&id) else {
                 continue;
             };
@@ -294,21 +375,21 @@ impl State {
                 self.touched.buckets.insert(id);
             }
         }
-        series.level = Some(sample);
-        self.touched.series.insert(dimension);
+        series.level = Some(Box::new(sample));
+        self.touched.series.insert(key);
     }
 
     fn hold(&mut self, id: BucketId) -> Result<(), Illegal> {
-        let dimension = self.bucket_mut(id, "holding a level")?.dimension.clone();
+        let key = self.bucket_mut(id, "holding a level")?.key.clone();
         let level = self
             .series
-            .get(&dimension)
+            .get(&key)
             .and_then(|series| series.level.clone());
         let bucket = self.bucket_mut(id, "holding a level")?;
         if let (Own::Last { sample, held }, Some(level)) = (&mut bucket.own, level) {
             *sample = Some(Sample {
                 at: bucket.hour.start(),
-                ..level
+                ..*level
             });
             *held = true;
         }
@@ -319,25 +400,34 @@ impl State {
         &mut self,
         sealed: &Submission,
         spill: Option<&(BucketId, Tally)>,
-        kept_from: Option<Hour>,
+        takes_hour: bool,
+        period: Period,
     ) -> Result<(), Illegal> {
         let id = sealed.request.bucket;
         let Some(bucket) = self.open.remove(&id) else {
             return Err(self.illegal(id, "sealing"));
         };
-        let series = self.series.entry(bucket.dimension.clone()).or_default();
-        series.open.remove(&bucket.hour);
+        let series = self.series.entry(bucket.key.clone()).or_default();
+        series.open.retain(|(_, open)| *open != id);
         for (hour, excess) in &bucket.late {
-            if let Some((_, sealed)) = series.sealed.get_mut(hour) {
+            if let Some((_, sealed)) = series.compared.get_mut(hour) {
                 sealed.value = sealed.value.checked_add(*excess).unwrap_or(Quantity::MAX);
             }
         }
-        if let Some(kept_from) = kept_from {
-            let record = || (id, bucket.own.into_sealed());
-            series.sealed.entry(bucket.hour).or_insert_with(record);
-            series.forget(kept_from);
+        if takes_hour {
+            series.sealed.insert(bucket.hour, period);
+            if bucket.own.combine() != Combine::Sum {
+                let record = || (id, bucket.own.into_sealed());
+                series.compared.entry(bucket.hour).or_insert_with(record);
+            }
+            let kept = if bucket.key.customer.is_some() {
+                CUSTOMER_HOURS_KEPT
+            } else {
+                POD_HOURS_KEPT
+            };
+            series.forget(period.back(sealed.hour, kept), period);
         }
-        self.touched.series.insert(bucket.dimension);
+        self.touched.series.insert(bucket.key);
         self.touched.buckets.insert(id);
         self.unsettled.insert(id, sealed.clone());
         if let Some((into, rest)) = spill {
@@ -346,7 +436,7 @@ impl State {
         Ok(())
     }
 
-    fn start(&mut self, submission: &Submission) -> Result<(), Illegal> {
+    fn start(&mut self, submission: &Submission, period: Period) -> Result<(), Illegal> {
         let id = submission.request.bucket;
         if id.0 != self.root.next_bucket {
             return Err(Illegal {
@@ -356,31 +446,28 @@ impl State {
             });
         }
         self.root.next_bucket += 1;
-        let series = self
-            .series
-            .entry(submission.request.dimension.clone())
-            .or_default();
+        let key = &submission.request.key;
+        let series = self.series.entry(key.clone()).or_default();
+        series.sealed.insert(submission.hour, period);
         series
-            .sealed
+            .compared
             .entry(submission.hour)
             .or_insert_with(|| (id, Sealed::default()));
         series.startup = Some(id);
-        self.touched
-            .series
-            .insert(submission.request.dimension.clone());
+        self.touched.series.insert(key.clone());
         self.touched.buckets.insert(id);
         self.unsettled.insert(id, submission.clone());
         Ok(())
     }
 
-    fn attempt(&mut self, id: BucketId, at: Moment) -> Result<(), Illegal> {
+    fn attempt(&mut self, id: BucketId, at: Moment, call: BucketId) -> Result<(), Illegal> {
         let submission = self.pending_mut(id, "an attempt")?;
         let waiting = matches!(submission.status, Status::Waiting { .. });
         if !waiting {
             return Err(self.illegal(id, "an attempt"));
         }
         submission.attempts = submission.attempts.saturating_add(1);
-        submission.status = Status::InFlight { since: at };
+        submission.status = Status::InFlight { since: at, call };
         Ok(())
     }
 
@@ -469,9 +556,9 @@ impl State {
         };
         *counter += 1;
         if submission.startup && matches!(status, Status::Rejected { .. }) {
-            let dimension = submission.request.dimension.clone();
-            self.series.entry(dimension.clone()).or_default().startup = None;
-            self.touched.series.insert(dimension);
+            let key = submission.request.key.clone();
+            self.series.entry(key.clone()).or_default().startup = None;
+            self.touched.series.insert(key);
         }
         submission.status = status;
         self.touched.buckets.insert(id);
@@ -479,11 +566,13 @@ impl State {
         Ok(())
     }
 
+    /// Only what AWS tells apart by identity: its records of customers are the same, whoever sends them.
     fn change_identity(&mut self, identity: &Identity, at: Moment) {
         let sealed_through = self
             .series
-            .values()
-            .filter_map(Series::sealed_through)
+            .iter()
+            .filter(|(key, _)| key.customer.is_none())
+            .filter_map(|(_, series)| series.sealed_through())
             .max();
         if let Some(old) = self.root.identity.replace(identity.clone()) {
             self.root.past.retain(|(past, _)| *past != old);
@@ -500,14 +589,17 @@ impl State {
             .iter()
             .find(|(past, _)| past == identity)
             .and_then(|(_, through)| *through);
-        for (dimension, series) in &mut self.series {
+        let pods = |(key, _): &(&SeriesKey, &mut Series)| key.customer.is_none();
+        for (key, series) in self.series.iter_mut().filter(pods) {
             series.sealed.clear();
+            series.compared.clear();
             series.floor = None;
             series.level = None;
             series.startup = None;
-            self.touched.series.insert(dimension.clone());
+            self.touched.series.insert(key.clone());
         }
-        for (id, bucket) in &mut self.open {
+        let open = self.open.iter_mut();
+        for (id, bucket) in open.filter(|(_, bucket)| bucket.key.customer.is_none()) {
             bucket.first_at = bucket.first_at.max(at);
             bucket.late.retain(|_, quantity| {
                 bucket.owed.absorb(Tally::untagged(*quantity));
@@ -580,6 +672,8 @@ impl Root {
 }
 
 /// Longer than AWS takes usage back, so that late usage is compared with what its hour was sealed with.
-const SEALED_HOURS_KEPT: i64 = 8;
+const POD_HOURS_KEPT: i64 = 8;
+/// The same for usage of customers.
+const CUSTOMER_HOURS_KEPT: i64 = 26;
 /// A volume that moves between more pods than this and back again is beyond any set-up known.
 const PAST_IDENTITIES_MAX: usize = 64;

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::series::SeriesKey;
 use super::tally::Tally;
 use crate::usage::{
-    Allocation, BucketId, ClientToken, Dimension, Hour, Identity, Moment, Period, Quantity,
+    Allocation, BucketId, ClientToken, Customer, Hour, Identity, Moment, Period, Quantity,
 };
 
 /// What is asked of AWS, the same on every attempt.
@@ -12,19 +13,42 @@ use crate::usage::{
 pub struct Request {
     /// The bucket it was made of.
     pub bucket: BucketId,
-    /// `UsageDimension`.
-    pub dimension: Dimension,
+    /// The customer, if any, and `UsageDimension`.
+    pub key: SeriesKey,
     /// `Timestamp`.
     pub timestamp: Moment,
-    /// `UsageQuantity` where it is an integer, else `UsageQuantityAsDecimal`.
+    /// A whole number where it is one, else a decimal.
     pub quantity: Quantity,
     /// `UsageAllocations`; empty is none.
     pub allocations: Vec<Allocation>,
-    /// `ClientToken`.
-    pub token: ClientToken,
+    /// `ClientToken`; records of customers have none, AWS tells them apart by what they say.
+    pub token: Option<ClientToken>,
+}
+
+/// One record on its way in a [`Call`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// What to ask of AWS.
+    pub request: Request,
+    /// Which attempt it is.
+    pub number: u32,
+    /// The customer by name.
+    pub customer: Option<Customer>,
+}
+
+/// What leaves in one request: one record of the task or pod itself (`MeterUsage`), or up to 25 of customers that are named
+/// in ways which may share a request (`BatchMeterUsage`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Never empty.
+    pub attempts: Vec<Attempt>,
 }
 
 /// A sealed bucket: its request, and how far that has come.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, whatever the others are"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submission {
     /// Fixed at sealing.
@@ -45,6 +69,8 @@ pub struct Submission {
     pub doubtful: bool,
     /// AWS said that the buyer is not entitled; never rolled forward after that.
     pub not_entitled: bool,
+    /// A call that it shared was refused whole: it goes by itself from now on, so that AWS says whose fault it was.
+    pub alone: bool,
     /// What the last attempt came to, if it did not settle.
     pub problem: Option<String>,
     /// How far it is.
@@ -75,6 +101,8 @@ pub enum Status {
     InFlight {
         /// When it began.
         since: Moment,
+        /// The first record of the call.
+        call: BucketId,
     },
     /// Billed.
     Settled {
@@ -104,23 +132,41 @@ pub enum Status {
     },
 }
 
+/// What an attempt that settled nothing leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Postponement {
+    /// When the next attempt may begin.
+    pub due: Moment,
+    /// AWS may have counted it.
+    pub doubtful: bool,
+    /// AWS said that the buyer is not entitled.
+    pub not_entitled: bool,
+    /// The call that it shared was refused whole.
+    pub alone: bool,
+    /// Why.
+    pub problem: String,
+}
+
 impl Submission {
-    /// The last moment at which AWS takes it: six hours after its timestamp.
+    /// The last moment at which AWS takes it.
     pub fn deadline(&self, period: Period) -> Moment {
-        self.request.timestamp.plus_ms(super::window_ms(period))
+        let window = self.request.key.window();
+        window.deadline(self.request.timestamp, period)
     }
 
-    pub(super) fn postpone(
-        &mut self,
-        due: Moment,
-        doubtful: bool,
-        not_entitled: bool,
-        problem: &str,
-    ) {
-        self.status = Status::Waiting { due };
+    pub(super) fn postpone(&mut self, postponement: &Postponement) {
+        let Postponement {
+            due,
+            doubtful,
+            not_entitled,
+            alone,
+            problem,
+        } = postponement;
+        self.status = Status::Waiting { due: *due };
         self.doubtful |= doubtful;
         self.not_entitled |= not_entitled;
-        self.problem = Some(problem.to_owned());
+        self.alone |= alone;
+        self.problem = Some(problem.clone());
     }
 
     /// The quantity with its tags, to be owed elsewhere.

@@ -3,14 +3,15 @@
 use sha2::{Digest, Sha256};
 
 use super::bucket::Bucket;
-use super::{Core, Decision, Fact, Status};
+use super::{Core, Decision, Fact, Postponement, Status};
 use crate::usage::{BucketId, Identity, Moment};
 
 impl Core {
     /// The process has started under `identity`; comes before everything else.
     ///
     /// Attempts that were under way are doubtful. Under another identity than before, open buckets go on, hours that ended
-    /// before its time are owed by its first, and submissions that AWS may have counted are parked.
+    /// before its time are owed by its first, and submissions that AWS may have counted are parked. Records of customers go on:
+    /// AWS does not ask who sends them.
     pub fn open(&mut self, now: Moment, identity: &Identity) -> Decision<()> {
         self.seal_wait_ms = self
             .rules
@@ -41,13 +42,14 @@ impl Core {
             .map(|(id, _)| *id)
             .collect();
         for bucket in interrupted {
-            self.postpone(
-                bucket,
-                now,
-                true,
-                false,
-                "the process ended during the attempt".to_owned(),
-            );
+            let postponement = Postponement {
+                due: now,
+                doubtful: true,
+                not_entitled: false,
+                alone: false,
+                problem: "the process ended during the attempt".to_owned(),
+            };
+            self.postpone(bucket, postponement);
         }
     }
 
@@ -65,6 +67,7 @@ impl Core {
             .unsettled
             .iter()
             .filter(|(_, s)| matches!(s.status, Status::Waiting { .. }))
+            .filter(|(_, s)| s.request.key.customer.is_none())
             .map(|(id, s)| (*id, s.doubtful, s.not_entitled))
             .collect();
         for (bucket, doubtful, not_entitled) in sealed {
@@ -85,7 +88,8 @@ impl Core {
         }
         let present = self.rules.period.hour_of(now);
         let lost = |core: &Self, bucket: &Bucket| {
-            bucket.hour < present || core.is_sealed(&bucket.dimension, bucket.hour)
+            bucket.key.customer.is_none()
+                && (bucket.hour < present || core.is_sealed(&bucket.key, bucket.hour))
         };
         for bucket in self.buckets_where(lost) {
             self.seal(now, bucket, false);
@@ -100,7 +104,7 @@ impl Core {
             .open
             .iter()
             .filter_map(|(id, bucket)| {
-                let combine = self.combine_of(&bucket.dimension)?;
+                let combine = self.combine_of(&bucket.key.dimension)?;
                 (combine != bucket.own.combine()).then_some((*id, combine))
             })
             .collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::{PARTS_BYTES_MAX, part_bytes_max};
 use crate::usage::{ALLOCATIONS_MAX, Allocation, Quantity, TagSet};
 
 /// An exact sum in millionths. It may be larger than one record can hold, and part of it may belong to tags.
@@ -19,7 +20,7 @@ pub struct Tally {
 pub(super) struct Share {
     pub(super) quantity: Quantity,
     pub(super) allocations: Vec<Allocation>,
-    /// How many tag sets lost their tags because a record takes 2500 allocations at most.
+    /// How many tag sets lost their tags because a record takes 2500 allocations at most, and a request under 1 MB.
     pub(super) folded: u32,
     /// What did not fit.
     pub(super) rest: Option<Tally>,
@@ -85,6 +86,7 @@ impl Tally {
 
     /// Takes as much as one record holds, tagged usage first, so that its tags arrive with the earliest record.
     pub(super) fn into_share(mut self) -> Share {
+        self.fold_beyond_request();
         if self.untagged > 0 && self.tagged.len() == ALLOCATIONS_MAX {
             self.fold_smallest();
         }
@@ -128,6 +130,25 @@ impl Tally {
             folded,
             rest: (!self.is_zero()).then_some(self),
         }
+    }
+
+    /// Tag sets beyond what a request has room for lose their tags.
+    fn fold_beyond_request(&mut self) {
+        let mut bytes = part_bytes_max(None);
+        let mut untagged = 0;
+        let mut folded = 0_u32;
+        self.tagged.retain(|tags, amount| {
+            let with_it = bytes + part_bytes_max(Some(tags));
+            if with_it <= PARTS_BYTES_MAX {
+                bytes = with_it;
+                return true;
+            }
+            untagged += *amount;
+            folded += 1;
+            false
+        });
+        self.untagged += untagged;
+        self.folded = self.folded.saturating_add(folded);
     }
 
     /// Makes room for the untagged allocation: the smallest tag set loses its tags.
@@ -216,6 +237,28 @@ mod tests {
         );
         assert_eq!(share.allocations.len(), ALLOCATIONS_MAX);
         assert_eq!(share.folded, 11);
+    }
+
+    #[test]
+    fn tag_sets_that_no_request_has_room_for_fold_and_keep_the_total() {
+        let mut tally = Tally::default();
+        let long = "v".repeat(250);
+        for name in 0..2000 {
+            let tag = |key: &str| Tag::new(&format!("{key}{name}"), &long).unwrap();
+            let tags = ["a", "b", "c", "d"].map(tag).to_vec();
+            let quantity = Quantity::ONE;
+            let tags = Some(TagSet::new(tags).unwrap());
+            tally.absorb(Tally::of_parts(quantity, &[Allocation { tags, quantity }]));
+        }
+        let share = tally.into_share();
+        assert_eq!(share.quantity.as_integer(), Some(2000));
+        assert!(share.folded > 0 && share.allocations.len() < 1000);
+        let bytes: usize = share
+            .allocations
+            .iter()
+            .map(|part| part_bytes_max(part.tags.as_ref()))
+            .sum();
+        assert!(bytes <= PARTS_BYTES_MAX);
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl Meter {
             submit_jitter_ms: 0,
             dimensions: Some(dimensions.collect()),
             zero_usage: false,
+            saas: false,
         };
         let mut meter = Self {
             core: Core::new(rules, State::default(), fastrand::Rng::with_seed(1)),
@@ -49,7 +50,9 @@ impl Meter {
 
     fn run<T>(&mut self, decide: impl FnOnce(&mut Core, Moment) -> Decision<T>) -> T {
         let decision = decide(&mut self.core, self.now);
-        self.sent.extend(decision.submit);
+        let attempts = decision.submit.into_iter().flat_map(|call| call.attempts);
+        self.sent
+            .extend(attempts.map(|attempt| (attempt.request, attempt.number)));
         decision.reply
     }
 
@@ -81,6 +84,7 @@ impl Meter {
         at: Option<Moment>,
     ) -> Result<BucketId, Refusal> {
         let report = Report {
+            customer: None,
             dimension: dimension.parse().unwrap(),
             amount,
             at,

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tollgate::ledger::disk::Disk;
 use tollgate::ledger::{
-    Attempt, CallKey, Clock, Filter, KeyKind, Ledger, LedgerError, Opened, Options, ReportError,
+    CallKey, Clock, Filter, KeyKind, Ledger, LedgerError, Opened, Options, ReportError,
 };
-use tollgate::meter::{Amount, Answer, Combine, Gate, Report, Rules};
+use tollgate::meter::{Amount, Answer, Call, Combine, Gate, Report, Rules};
 use tollgate::usage::{Allocation, Allocations, Hour, Moment, Period, Quantity, Tag, TagSet};
 
 use crate::sim_disk::SimDisk;
@@ -32,7 +32,7 @@ pub(crate) struct World {
 pub(crate) struct Process {
     pub(crate) ledger: Ledger,
     pub(crate) opened: Opened,
-    attempts: UnboundedReceiver<Attempt>,
+    calls: UnboundedReceiver<Call>,
 }
 
 impl World {
@@ -46,11 +46,11 @@ impl World {
 
     pub(crate) fn start(&self, disk: SimDisk) -> Result<Process, LedgerError> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let (ledger, attempts, opened) = Ledger::open_on(disk, &options(), self.clock())?;
+        let (ledger, calls, opened) = Ledger::open_on(disk, &options(), self.clock())?;
         Ok(Process {
             ledger,
             opened,
-            attempts,
+            calls,
         })
     }
 
@@ -165,19 +165,17 @@ impl World {
     async fn answer(&mut self, process: &mut Process, answered: usize) -> Result<(), LedgerError> {
         process.ledger.summary().await?;
         let mut count = 0;
-        while let Ok(Attempt { request, number }) = process.attempts.try_recv() {
+        while let Ok(call) = process.calls.try_recv() {
+            let (request, number) = (&call.attempts[0].request, call.attempts[0].number);
+            let token = request.token.as_ref().unwrap();
             let hour = Period::HOUR.hour_of(request.timestamp);
-            let id = format!("aws-{}", request.token);
+            let id = format!("aws-{token}");
             let (id, billed) = self
                 .bill
-                .entry((request.dimension.to_string(), hour))
+                .entry((request.key.dimension.to_string(), hour))
                 .or_insert_with(|| (id, request.quantity))
                 .clone();
-            assert_eq!(
-                id,
-                format!("aws-{}", request.token),
-                "one submission for each hour"
-            );
+            assert_eq!(id, format!("aws-{token}"), "one submission for each hour");
             assert_eq!(billed, request.quantity, "a submission never changes");
             count += 1;
             let answer = if count <= answered {
@@ -189,7 +187,7 @@ impl World {
             };
             process
                 .ledger
-                .answered(request.bucket, number, answer)
+                .answered(vec![(request.bucket, number, answer)])
                 .await?;
         }
         Ok(())
@@ -210,6 +208,7 @@ async fn send(ledger: &Ledger, index: usize) -> Result<(), ReportError> {
         Allocations::NONE
     };
     let report = Report {
+        customer: None,
         dimension: dimension_of(index).parse().unwrap(),
         amount: Amount::Quantity {
             quantity,
@@ -274,6 +273,7 @@ fn options() -> Options {
             straggler_wait_ms: 0,
             submit_jitter_ms: 0,
             dimensions: Some(dimensions.into()),
+            saas: false,
             zero_usage: false,
         },
         segment_bytes: 16 * 1024,

@@ -31,7 +31,7 @@ impl Aws {
         }
         let key = (
             identity.clone(),
-            request.dimension.clone(),
+            request.key.dimension.clone(),
             Period::HOUR.hour_of(request.timestamp),
         );
         let id = format!("aws-{}", self.records.len());

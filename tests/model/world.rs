@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::sample::Index;
 use tollgate::meter::{
-    Amount, Answer, Combine, Core, Decision, Fact, Gate, Report, Request, Resolution, Rules, State,
-    Status, Submission,
+    Amount, Answer, Attempt, Combine, Core, Decision, Fact, Gate, Report, Request, Resolution,
+    Rules, State, Status, Submission,
 };
 use tollgate::usage::{
     Allocations, BucketId, Dimension, Identity, Moment, Period, Quantity, UsageKey,
@@ -45,6 +45,8 @@ pub(crate) enum Op {
     Restart {
         counted: u64,
     },
+    /// The process is told to end, and goes on for a while.
+    Signal,
     DrainAndRestart {
         counted: u64,
     },
@@ -141,9 +143,9 @@ impl World {
             }
             Op::ReplyError { which, error } => self.reply(*which, |_, _, _, _| refusal(*error)),
             Op::Restart { counted } => self.restart(*counted),
+            Op::Signal => self.signal(),
             Op::DrainAndRestart { counted } => {
-                self.draining = true;
-                self.decide(Core::drain);
+                self.signal();
                 self.restart(*counted);
             }
             Op::Identity {
@@ -181,7 +183,7 @@ impl World {
             let kept: u128 = self
                 .submissions()
                 .filter(|s| {
-                    s.request.dimension == dimension
+                    s.request.key.dimension == dimension
                         && !matches!(s.status, Status::RolledForward { .. })
                 })
                 .map(|s| u128::from(s.request.quantity.millionths()))
@@ -253,7 +255,8 @@ impl World {
             let rejected: u128 = self
                 .submissions()
                 .filter(|s| {
-                    s.request.dimension == dimension && matches!(s.status, Status::Rejected { .. })
+                    s.request.key.dimension == dimension
+                        && matches!(s.status, Status::Rejected { .. })
                 })
                 .map(|s| u128::from(s.request.quantity.millionths()))
                 .sum();
@@ -285,7 +288,7 @@ impl World {
                     ..
                 }
                 | Fact::Started { submission } => {
-                    let dimension = &submission.request.dimension;
+                    let dimension = &submission.request.key.dimension;
                     let index = DIMENSIONS
                         .iter()
                         .position(|name| *name == dimension.as_str())
@@ -298,13 +301,17 @@ impl World {
         }
         self.journal
             .push(postcard::to_stdvec(&decision.facts).unwrap());
-        for (request, attempt) in decision.submit {
+        let attempts = decision.submit.into_iter().flat_map(|call| call.attempts);
+        for Attempt {
+            request, number, ..
+        } in attempts
+        {
             let first = self
                 .requests
                 .entry(request.bucket)
                 .or_insert_with(|| request.clone());
             assert_eq!(*first, request, "a submission's request never changes");
-            self.in_flight.push((request, attempt));
+            self.in_flight.push((request, number));
         }
         decision.reply
     }
@@ -330,6 +337,11 @@ impl World {
         self.decide(|core, now| core.open(now, &identity));
         self.decide(Core::open_gate);
         self.hour_seen();
+    }
+
+    fn signal(&mut self) {
+        self.draining = true;
+        self.decide(Core::drain);
     }
 
     fn restart(&mut self, counted: u64) {
@@ -371,6 +383,7 @@ impl World {
         };
         let at = minutes_back.map(|minutes| now.plus_ms(-minutes * 60_000));
         let report = Report {
+            customer: None,
             dimension: name(dimension),
             amount,
             at,
@@ -451,7 +464,7 @@ impl World {
 
     fn waiting<'a>(&'a self, dimension: &'a Dimension) -> impl Iterator<Item = u128> + 'a {
         self.submissions()
-            .filter(move |s| s.request.dimension == *dimension)
+            .filter(move |s| s.request.key.dimension == *dimension)
             .filter(|s| match s.status {
                 Status::Waiting { .. } | Status::InFlight { .. } => !self
                     .aws
@@ -494,6 +507,7 @@ fn rules(seed: u64) -> Rules {
         straggler_wait_ms: 60_000,
         submit_jitter_ms: 300_000,
         dimensions: Some((0..4).map(name).zip(combine).collect()),
+        saas: false,
         // A restart may change it.
         zero_usage: seed.is_multiple_of(2),
     }

@@ -3,13 +3,19 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use marketplace_simulator::config::{Claims, Config, Key, Pod, Product, Task};
+use marketplace_simulator::batch::SaasRecord;
+use marketplace_simulator::config::{
+    Caller, Claims, Config, Customer, Key, Platform, Pod, Product, Task, Token,
+};
 use marketplace_simulator::fault::{Fault, Kind};
+use marketplace_simulator::meter::Record;
 use marketplace_simulator::token::Attack;
 use marketplace_simulator::world::{Call, TaskMetadataFault};
 use marketplace_simulator::{Simulator, config};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
+
+use crate::pod;
 
 pub const PRODUCT: &str = config::DEFAULT_PRODUCT;
 pub const ACCESS_KEY_ID: &str = config::DEFAULT_ACCESS_KEY_ID;
@@ -71,6 +77,10 @@ impl Logged {
         self.0.identity.as_deref().unwrap_or("unknown")
     }
 
+    pub fn request(&self) -> &Value {
+        &self.0.request
+    }
+
     pub fn public_key_version(&self) -> u64 {
         self.0.request["PublicKeyVersion"].as_u64().unwrap()
     }
@@ -79,10 +89,17 @@ impl Logged {
 impl Aws {
     /// An entitled buyer of one product; its key has 1024 bits, as AWS's sample has.
     pub fn start() -> Self {
-        let products = vec![product(PRODUCT)];
+        Self::with_hours_of(Duration::from_hours(1), &["requests"])
+    }
+
+    /// The same with shorter metering hours and these dimensions.
+    pub fn with_hours_of(period: Duration, dimensions: &[&str]) -> Self {
+        let mut product = product(PRODUCT);
+        product.dimensions = dimensions.iter().map(|name| (*name).to_owned()).collect();
         let config = Config {
             listen: "127.0.0.1:0".to_owned(),
-            products,
+            period_ms: u64::try_from(period.as_millis()).unwrap(),
+            products: vec![product],
             ..Config::default()
         };
         let simulator = RUNTIME.block_on(Simulator::start(&config)).unwrap();
@@ -150,6 +167,58 @@ impl Aws {
             .collect()
     }
 
+    /// How many calls of `operation` have come.
+    pub fn count(&self, operation: &str) -> usize {
+        let world = self.simulator.world();
+        world
+            .calls()
+            .filter(|call| call.operation == operation)
+            .count()
+    }
+
+    /// What is billed.
+    pub fn records(&self) -> Vec<Record> {
+        self.simulator.world().ledger.records().cloned().collect()
+    }
+
+    /// MeterUsage requests as they came, without those that a fault turned away.
+    pub fn requests(&self) -> Vec<Value> {
+        let calls = self.calls("MeterUsage");
+        calls.into_iter().map(|call| call.0.request).collect()
+    }
+
+    /// Polls until `count` records are billed.
+    pub fn bills(&self, count: usize) -> Vec<Record> {
+        pod::poll(|| Some(self.records()).filter(|records| records.len() >= count))
+            .unwrap_or_else(|| panic!("never {count} records; there are {:?}", self.records()))
+    }
+
+    /// What is billed of `dimension`, in millionths.
+    pub fn billed(&self, dimension: &str) -> u128 {
+        let records = self.records();
+        let of_dimension = records
+            .iter()
+            .filter(|record| record.dimension == dimension);
+        of_dimension.map(|record| record.quantity.0).sum()
+    }
+
+    /// A customer of the product, or another state of one, as `PUT /simulator/customers` takes it.
+    pub fn put_customer(&self, customer: Value) {
+        let customer: Customer = serde_json::from_value(customer).unwrap();
+        self.simulator.world().put_customer(customer).unwrap();
+    }
+
+    /// A registration token, as `PUT /simulator/tokens` takes it.
+    pub fn put_token(&self, token: Value) {
+        let token: Token = serde_json::from_value(token).unwrap();
+        self.simulator.world().put_token(token).unwrap();
+    }
+
+    /// What is billed to customers.
+    pub fn saas_records(&self) -> Vec<SaasRecord> {
+        self.simulator.world().saas.records().cloned().collect()
+    }
+
     /// Answers `operation` with the exception `error`, `count` times.
     pub fn refuse(&self, operation: &str, error: &str, count: u64) {
         self.add_fault(
@@ -174,13 +243,8 @@ impl Aws {
         let attack: Attack = serde_json::from_value(json!(attack)).unwrap();
         let fault = Fault {
             operation: Some("RegisterUsage".to_owned()),
-            kind: Kind::Attack,
-            error: None,
-            delay_ms: None,
             attack: Some(attack),
-            count: None,
-            rate: None,
-            for_ms: None,
+            ..Fault::new(Kind::Attack)
         };
         self.simulator.world().faults.add(fault).unwrap();
     }
@@ -188,6 +252,34 @@ impl Aws {
     /// Closes every connection unanswered from now on.
     pub fn outage(&self) {
         self.add_fault(json!({"kind": "connection-reset"}));
+    }
+
+    /// Puts other faults in force in one step: no call comes between.
+    pub fn replace_faults(&self, faults: &[Value]) {
+        let mut world = self.simulator.world();
+        world.faults.clear();
+        for fault in faults {
+            let fault: Fault = serde_json::from_value(fault.clone()).unwrap();
+            world.faults.add(fault).unwrap();
+        }
+    }
+
+    /// Another task or pod, with credentials of its own: access key id and secret.
+    pub fn add_caller(&self, identity: &str) -> (String, String) {
+        let caller = Caller {
+            access_key_id: format!("KEYOF{identity}"),
+            secret_access_key: format!("secret of {identity}"),
+            identity: identity.to_owned(),
+            platform: Platform::Eks,
+            started_at: None,
+            actions: Vec::new(),
+        };
+        self.simulator.world().put_caller(caller.clone());
+        (caller.access_key_id, caller.secret_access_key)
+    }
+
+    pub fn let_dry_runs_succeed(&self) {
+        self.change(|product| product.dry_run_succeeds = true);
     }
 
     pub fn clear_faults(&self) {
@@ -226,7 +318,8 @@ impl Aws {
         self.simulator.world().task_metadata = fault;
     }
 
-    fn add_fault(&self, fault: Value) {
+    /// Puts a fault in force, as `POST /simulator/faults` takes it.
+    pub fn add_fault(&self, fault: Value) {
         let fault: Fault = serde_json::from_value(fault).unwrap();
         self.simulator.world().faults.add(fault).unwrap();
     }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::aws::Aws;
 use crate::pod::{Pod, exchange, poll};
+use crate::volume::Volume;
 
 /// The sidecar ends with 78 and one line that names `named`; nothing was asked.
 fn is_misconfigured(aws: &Aws, pod: &Pod, named: &str) {
@@ -130,49 +131,17 @@ fn a_full_volume_is_named_and_never_entitled() {
         ("TOLLGATE_STATUS_FILE", "full/status.json"),
     ] {
         let pod = Pod::new(&aws);
-        let volume = FullVolume::mount(&pod.path("full"));
+        let volume = Volume::mount(&pod.path("full"), "4k");
+        volume.fill();
         let pod = pod.with(
             setting,
             &volume
-                .path
+                .path()
                 .join(folder.trim_start_matches("full").trim_start_matches('/'))
                 .display()
                 .to_string(),
         );
         is_misconfigured(&aws, &pod, setting);
-    }
-}
-
-/// A tmpfs without a free byte, unmounted when dropped.
-struct FullVolume {
-    path: std::path::PathBuf,
-}
-
-impl FullVolume {
-    fn mount(path: &std::path::Path) -> Self {
-        std::fs::create_dir(path).unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4096", "tmpfs"])
-            .arg(path)
-            .status()
-            .unwrap();
-        assert!(
-            mounted.success(),
-            "the test mounts a tmpfs, which needs root"
-        );
-        std::fs::write(path.join("filler"), [0; 4096]).unwrap();
-        Self {
-            path: path.to_owned(),
-        }
-    }
-}
-
-impl Drop for FullVolume {
-    fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount")
-            .arg(&self.path)
-            .status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
     }
 }
 

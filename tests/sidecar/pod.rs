@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::aws::{self, Aws};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// No condition that a test waits for takes longer, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,6 +20,7 @@ pub struct Pod {
     folder: tempfile::TempDir,
     environment: BTreeMap<String, String>,
     pub health: SocketAddr,
+    pub metering: SocketAddr,
 }
 
 /// A running `tollgate`.
@@ -46,24 +48,35 @@ impl Pod {
     /// A pod with folders and ports alone.
     pub fn bare() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let health = free_address();
+        let (health, metering) = (free_address(), free_address());
         let pod = Self {
             folder,
             environment: BTreeMap::new(),
             health,
+            metering,
         };
         let (state, status) = (pod.path("state"), pod.path("run/status.json"));
         pod.with("TOLLGATE_PRODUCT_CODE", aws::PRODUCT)
             .with("TOLLGATE_STATE_DIR", &state.display().to_string())
             .with("TOLLGATE_STATUS_FILE", &status.display().to_string())
             .with("TOLLGATE_HEALTH_LISTEN", &health.to_string())
-            .with("TOLLGATE_LISTEN", &free_address().to_string())
+            .with("TOLLGATE_LISTEN", &metering.to_string())
             .with("AWS_EC2_METADATA_DISABLED", "true")
     }
 
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// Short metering hours, whose records are sent as soon as they are over.
+    pub fn with_hours_of(self, period: Duration) -> Self {
+        self.with(
+            "TOLLGATE_METERING_PERIOD",
+            &format!("{}ms", period.as_millis()),
+        )
+        .with("TOLLGATE_STRAGGLER_WAIT", "0s")
+        .with("TOLLGATE_SUBMIT_JITTER", "0s")
     }
 
     pub fn without(mut self, name: &str) -> Self {
@@ -96,17 +109,34 @@ impl Pod {
 
     /// Starts the sidecar; what it logs goes to a file.
     pub fn start(&self) -> Sidecar<'_> {
+        self.spawn(self.command(&["run"]))
+    }
+
+    /// Starts the sidecar by a shell script that prepares its surroundings and then runs `exec "$0" run`.
+    pub fn start_by(&self, script: &str) -> Sidecar<'_> {
+        let mut shell = Command::new("unshare");
+        shell
+            .args([
+                "--mount",
+                "sh",
+                "-ec",
+                script,
+                env!("CARGO_BIN_EXE_tollgate"),
+            ])
+            .env_clear()
+            .envs(&self.environment)
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null());
+        self.spawn(shell)
+    }
+
+    fn spawn(&self, mut command: Command) -> Sidecar<'_> {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let child = self
-            .command(&["run"])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Sidecar { pod: self, child }
     }
 
@@ -132,6 +162,75 @@ impl Pod {
     /// HTTP status and body of a GET on the health listener; `None` while nothing listens.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         get(self.health, path)
+    }
+
+    /// MeterUsage of this product as an SDK sends it: HTTP status and body.
+    pub fn meter(&self, mut usage: Value) -> (u16, Value) {
+        usage["ProductCode"] = json!(aws::PRODUCT);
+        if usage["Timestamp"].is_null() {
+            usage["Timestamp"] = json!(now_seconds());
+        }
+        let target = "x-amz-target: AWSMPMeteringService.MeterUsage\r\n";
+        self.post("/", target, &usage.to_string())
+    }
+
+    /// POST /v1/usage: HTTP status and body.
+    pub fn report(&self, usage: &Value) -> (u16, Value) {
+        self.post("/v1/usage", "", &usage.to_string())
+    }
+
+    /// POST /v1/usage that is taken; its id.
+    pub fn reported(&self, usage: &Value) -> String {
+        let (code, answer) = self.report(usage);
+        assert_eq!(code, 200, "{answer}; log:\n{}", self.log());
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A POST to the metering endpoint; `headers` are whole lines.
+    pub fn post(&self, path: &str, headers: &str, body: &str) -> (u16, Value) {
+        let (address, length) = (self.metering, body.len());
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        );
+        let (code, answer) = poll(|| exchange(address, &request))
+            .unwrap_or_else(|| panic!("the endpoint never answers; log:\n{}", self.log()));
+        (code, serde_json::from_str(&answer).expect("JSON"))
+    }
+
+    /// What GET /v1/usage/ID says of a report.
+    pub fn find(&self, id: &str) -> Value {
+        let (code, answer) = get(self.metering, &format!("/v1/usage/{id}")).unwrap();
+        assert_eq!(code, 200, "{answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// Polls until the record that a report is in is in `state`.
+    pub fn finds(&self, id: &str, state: &str) -> Value {
+        poll(|| Some(self.find(id)).filter(|record| record["state"] == state)).unwrap_or_else(
+            || {
+                panic!(
+                    "never {state}; last {}, log:\n{}",
+                    self.find(id),
+                    self.log()
+                )
+            },
+        )
+    }
+
+    /// What `tollgate usage` lists.
+    pub fn usage(&self) -> Vec<Value> {
+        let (code, output) = self.run(&["usage", "--format", "json"]);
+        assert_eq!(code, 0, "{output}");
+        serde_json::from_str(&output).unwrap()
+    }
+
+    /// The log's lines that contain `text`.
+    pub fn log_lines(&self, text: &str) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     fn log_path(&self) -> PathBuf {
@@ -228,8 +327,13 @@ pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
 
 /// Sends `request` as it is and reads the answer to its end.
 pub fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
+    let stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange_on(stream, request)
+}
+
+/// The same on a connection that is there already.
+pub fn exchange_on(mut stream: impl Read + Write, request: &str) -> Option<(u16, String)> {
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
@@ -239,12 +343,24 @@ pub fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
     Some((code, body.to_owned()))
 }
 
-/// An address of this host on which nothing listens now.
+/// Polls until so much of a metering hour is left that the test ends within it.
+pub fn early_in_the_hour() {
+    const NEEDED: i64 = 25;
+    let second = || jiff::Timestamp::now().as_second() % 3600;
+    poll(|| (second() < 3600 - NEEDED).then_some(())).expect("an hour begins");
+}
+
+pub fn now_seconds() -> f64 {
+    jiff::Timestamp::now().as_duration().as_secs_f64()
+}
+
+/// A loopback address that no other test and no outgoing connection uses, so that it stays free while nothing listens there.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static USED: AtomicU16 = AtomicU16::new(1);
+    let [low, high] = USED.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+    let process = std::process::id() % 250 + 2;
+    let ip = Ipv4Addr::new(127, u8::try_from(process).unwrap(), high, low);
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 /// A file of the repository.

@@ -82,6 +82,36 @@ fn a_replayed_status_file_from_another_instance_is_refused() {
     );
 }
 
+/// A main container of Kubernetes has KUBERNETES_SERVICE_HOST, and POD_UID only where its manifest says so.
+#[test]
+fn a_main_container_without_pod_uid_takes_the_status_of_a_sidecar_with_one() {
+    let aws = Aws::start();
+    let sidecar = Pod::new(&aws)
+        .with("POD_UID", "0f7c3e7a-54a4-4c39-8a9e-3a3f1f0f6d11")
+        .with("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    let status = sidecar.start().reaches("entitled");
+    let main = sidecar.without("POD_UID");
+    assert_eq!(verdicts(&main, &status), [0, 0]);
+}
+
+#[test]
+fn host_names_are_compared_where_neither_side_knows_its_pod_uid() {
+    let aws = Aws::start();
+    let pod = Pod::new(&aws)
+        .without("POD_UID")
+        .with("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        .with("TOLLGATE_ENTITLEMENT_CHECK", "none");
+    let status = pod.start().reaches("entitled");
+    assert_eq!(verdicts(&pod, &status), [0, 0]);
+    let mut replayed = status.clone();
+    replayed["identity"] = json!("another-pods-host-name");
+    assert_eq!(
+        verdicts(&pod, &replayed),
+        [77, 0],
+        "only `wait` knows where it is"
+    );
+}
+
 #[test]
 fn a_main_container_with_a_nonce_of_its_own_takes_no_other() {
     let aws = Aws::start();

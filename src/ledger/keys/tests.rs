@@ -35,6 +35,7 @@ impl Fixture {
         let entry = KeyEntry {
             key: key(number, b"body"),
             id: id.to_bytes(),
+            records: Vec::new(),
         };
         frame::write(self.draft.payload(), Some(&entry), &[]);
         self.keys.note(entry);
@@ -54,9 +55,9 @@ impl Fixture {
 
     fn is_known(&mut self, number: u32) -> bool {
         match self.seen(number, b"body") {
-            Seen::Same(id) => {
+            Seen::Same(entry) => {
                 assert_eq!(
-                    id.bucket(RecordIdSecret::new([1; 16])),
+                    entry.id().bucket(RecordIdSecret::new([1; 16])),
                     Some(BucketId(number))
                 );
                 true

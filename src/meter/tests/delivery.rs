@@ -291,6 +291,19 @@ fn a_drain_seals_what_has_begun_and_hurries() {
 }
 
 #[test]
+fn a_drain_leaves_what_is_owed_to_an_hour_ahead() {
+    let mut meter = Meter::with("gb");
+    meter.report("gb", "5");
+    meter.run(Core::drain);
+    meter.recorded();
+    meter.restart("pod-1");
+    meter.report("gb", "2");
+    meter.run(Core::drain);
+    assert!(meter.sent.is_empty(), "AWS takes nothing from the future");
+    assert_eq!(meter.open_units(), [2]);
+}
+
+#[test]
 fn no_more_attempts_are_under_way_than_the_bound() {
     let names: Vec<_> = (0..20).map(|n| format!("d{n}")).collect();
     let mut meter = Meter::with(&names.join(","));
@@ -299,6 +312,12 @@ fn no_more_attempts_are_under_way_than_the_bound() {
     }
     meter.at(61);
     assert_eq!(meter.sent.len(), crate::meter::delivery::IN_FLIGHT_MAX);
+    meter.at(62);
+    assert_eq!(
+        meter.sent.len(),
+        crate::meter::delivery::IN_FLIGHT_MAX,
+        "those under way count"
+    );
     for _ in 0..names.len() {
         meter.recorded();
     }

@@ -150,7 +150,7 @@ fn after_an_early_seal_only_the_excess_is_owed() {
         .state()
         .open
         .values()
-        .map(|b| (b.dimension.to_string(), b.tally().total()))
+        .map(|b| (b.key.dimension.to_string(), b.tally().total()))
         .collect();
     let units = |(name, n): (&str, u128)| (name.to_owned(), n * 1_000_000);
     assert_eq!(

@@ -18,7 +18,7 @@ fn another_identity_takes_open_usage_over_and_parks_what_may_be_counted() {
     meter.report("gb", "5");
     meter.report("tb", "1");
     meter.at(61);
-    meter.sent.sort_by(|a, b| a.0.dimension.cmp(&b.0.dimension));
+    meter.sent.sort_by(|a, b| a.0.key.cmp(&b.0.key));
     let never_counted = meter.answer(Answer::Throttled);
     let maybe_counted = meter.answer(doubtful());
     meter.at(62).sent.clear();
@@ -31,7 +31,7 @@ fn another_identity_takes_open_usage_over_and_parks_what_may_be_counted() {
             .state()
             .open
             .values()
-            .map(|b| b.dimension.as_str())
+            .map(|b| b.key.dimension.as_str())
             .filter(|d| *d == "gb")
             .count(),
         1
@@ -90,6 +90,22 @@ fn a_clock_set_back_reopens_nothing() {
     );
     meter.at(121);
     assert_eq!(meter.sent_quantities(), ["3"]);
+}
+
+#[test]
+fn a_clock_set_back_further_than_is_remembered_reopens_nothing() {
+    let mut meter = Meter::with("gb");
+    let hours = 11;
+    for hour in 0..hours {
+        meter.at(hour * 60 + 10);
+        meter.report("gb", "1");
+        meter.at(hour * 60 + 61).recorded();
+    }
+    meter.at(15);
+    meter.report("gb", "3");
+    let open = meter.core.state().open.values();
+    let starts: Vec<_> = open.map(|bucket| bucket.hour.start()).collect();
+    assert_eq!(starts, [TEN.plus_ms(hours * HOUR_MS)]);
 }
 
 #[test]
@@ -157,6 +173,7 @@ fn replaying_the_facts_makes_the_same_state() {
         facts.extend(meter.core.tick(meter.now).facts);
         for (dimension, quantity) in [("gb", "1.25"), ("users", "7"), ("seats", "3")] {
             let report = Report {
+                customer: None,
                 dimension: dimension.parse().unwrap(),
                 amount: plain(quantity),
                 at: None,

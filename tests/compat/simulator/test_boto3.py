@@ -49,13 +49,14 @@ def test_a_rotated_key_comes_with_its_timestamp(simulator, client):
 
 
 def test_the_hour_has_one_record_that_never_changes(simulator, client):
-    first = client.meter_usage(**usage())["MeteringRecordId"]
-    assert client.meter_usage(**usage(UsageQuantity=17))["MeteringRecordId"] == first
-    as_decimal = usage(UsageQuantityAsDecimal="17.00")
+    at = now()
+    first = client.meter_usage(**usage(Timestamp=at))["MeteringRecordId"]
+    assert client.meter_usage(**usage(Timestamp=at, UsageQuantity=17))["MeteringRecordId"] == first
+    as_decimal = usage(Timestamp=at, UsageQuantityAsDecimal="17.00")
     del as_decimal["UsageQuantity"]
     assert client.meter_usage(**as_decimal)["MeteringRecordId"] == first
     with pytest.raises(client.exceptions.DuplicateRequestException):
-        client.meter_usage(**usage(UsageQuantity=18))
+        client.meter_usage(**usage(Timestamp=at, UsageQuantity=18))
     account = simulator.account()
     assert [record["quantity"] for record in account["records"]] == ["17"]
 
@@ -100,6 +101,14 @@ def test_a_dry_run_counts_nothing(simulator, client):
         ({"UsageAllocations": [{"AllocatedUsageQuantity": 16}]}, "InvalidUsageAllocationsException"),
         (
             {"UsageAllocations": [{"AllocatedUsageQuantity": 17, "Tags": [{"Key": "ä", "Value": "x"}]}]},
+            "InvalidTagException",
+        ),
+        (
+            {
+                "UsageAllocations": [
+                    {"AllocatedUsageQuantity": 17, "Tags": [{"Key": f"k{i}", "Value": "x"} for i in range(6)]}
+                ]
+            },
             "InvalidTagException",
         ),
     ],
@@ -163,8 +172,3 @@ def test_throttling_and_failures_are_retried_by_the_sdk(simulator):
     assert len(simulator.account()["records"]) == 1
     tokens = {call["request"]["ClientToken"] for call in simulator.calls()}
     assert len(tokens) == 1, "boto3 keeps its own ClientToken over its retries"
-
-
-def test_what_is_not_modelled_is_refused(client):
-    with pytest.raises(botocore.exceptions.ClientError, match="UnknownOperationException"):
-        client.resolve_customer(RegistrationToken="x")

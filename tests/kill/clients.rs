@@ -1,0 +1,380 @@
+//! The main container's side: clients that report in every way there is, and never give an unanswered report up.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use serde_json::{Value, json};
+
+use crate::aws::PRODUCT;
+use crate::expected::{Expected, decimal, hour_of};
+use crate::pod::{exchange, poll};
+use crate::{PERIOD_MS, STRAGGLER_WAIT_MS};
+
+/// Running clients.
+pub struct Load {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<Expected>>,
+    sampler: JoinHandle<Expected>,
+}
+
+/// What clients and test tell each other.
+pub struct Shared {
+    address: SocketAddr,
+    since_ms: i64,
+    /// Reports that may still be begun; `None` when there will be no more.
+    allowed: Mutex<Option<u64>>,
+    changed: Condvar,
+    acknowledged: AtomicU64,
+    stopped: AtomicBool,
+}
+
+/// One report as it is sent, and sent again.
+struct Report {
+    head: String,
+    body: String,
+}
+
+/// A client's own state.
+struct Client {
+    shared: Arc<Shared>,
+    random: fastrand::Rng,
+    told: Expected,
+    /// The latest reports with their ids, to be repeated.
+    past: Vec<(Report, String)>,
+}
+
+/// How a client reports.
+type Way = fn(&mut Client);
+
+const WAYS: [Way; 7] = [
+    Client::report_whole,
+    Client::report_whole,
+    Client::report_decimal,
+    Client::report_tagged,
+    Client::report_plain,
+    Client::report_peak,
+    Client::report_host,
+];
+const PAST_MAX: usize = 20;
+
+impl Load {
+    pub fn start(address: SocketAddr, seed: u64) -> Self {
+        let shared = Arc::new(Shared {
+            address,
+            since_ms: now_ms(),
+            allowed: Mutex::new(Some(0)),
+            changed: Condvar::new(),
+            acknowledged: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+        });
+        let client = |number: u64| Client {
+            shared: Arc::clone(&shared),
+            random: fastrand::Rng::with_seed(seed ^ number),
+            told: Expected::default(),
+            past: Vec::new(),
+        };
+        let clients = (1..).zip(WAYS).map(|(number, way)| {
+            let client = client(number);
+            std::thread::spawn(move || client.run(way))
+        });
+        let clients = clients.collect();
+        let sampler = client(0);
+        let sampler = std::thread::spawn(move || sampler.sample());
+        Self {
+            shared,
+            clients,
+            sampler,
+        }
+    }
+
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Lets the clients begin so many reports more.
+    pub fn allow(&self, reports: u64) {
+        let mut allowed = self.shared.allowed.lock().unwrap();
+        *allowed = allowed.map(|allowed| allowed + reports);
+        self.shared.changed.notify_all();
+    }
+
+    /// Clients end only when they are told to, or where something is wrong.
+    pub fn is_well(&self) {
+        let ended = self.clients.iter().chain([&self.sampler]);
+        assert!(
+            ended.filter(|client| client.is_finished()).count() == 0,
+            "a client has found something wrong; its words are above"
+        );
+    }
+
+    /// No more reports; what the clients were told, once each has its last answer.
+    pub fn finish(self) -> Expected {
+        *self.shared.allowed.lock().unwrap() = None;
+        self.shared.changed.notify_all();
+        let mut expected = Expected::default();
+        for client in self.clients {
+            expected.join(client.join().expect("a client ends well"));
+        }
+        self.shared.stopped.store(true, Ordering::Release);
+        expected.join(self.sampler.join().expect("the sampler ends well"));
+        expected
+    }
+}
+
+impl Shared {
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Acquire)
+    }
+
+    /// Whether no report may be begun any more.
+    pub fn is_idle(&self) -> bool {
+        *self.allowed.lock().unwrap() == Some(0)
+    }
+
+    fn begin(&self) -> bool {
+        let waits = |allowed: &mut Option<u64>| *allowed == Some(0);
+        let mut allowed = self
+            .changed
+            .wait_while(self.allowed.lock().unwrap(), waits)
+            .unwrap();
+        *allowed = allowed.map(|allowed| allowed - 1);
+        allowed.is_some()
+    }
+}
+
+impl Client {
+    fn run(mut self, way: Way) -> Expected {
+        while self.shared.begin() {
+            way(&mut self);
+            self.repeat_one();
+        }
+        self.told
+    }
+
+    /// MeterUsage with a ClientToken, in whole units.
+    fn report_whole(&mut self) {
+        let units = self.random.u64(0..1000);
+        let mut usage = meter_usage("requests", self.some_time());
+        usage["UsageQuantity"] = json!(units);
+        usage["ClientToken"] = json!(self.key());
+        if self.deliver(aws_report("", &usage)) {
+            self.told.sum("requests", u128::from(units) * 1_000_000);
+        }
+    }
+
+    /// MeterUsage without a ClientToken, as an SDK retries it.
+    fn report_decimal(&mut self) {
+        let quantity = u128::from(self.random.u64(0..3_000_000));
+        let mut usage = meter_usage("gb", self.some_time());
+        usage["UsageQuantityAsDecimal"] = json!(decimal(quantity));
+        let head = format!("amz-sdk-invocation-id: {}\r\n", self.key());
+        if self.deliver(aws_report(&head, &usage)) {
+            self.told.sum("gb", quantity);
+        }
+    }
+
+    /// MeterUsage with allocations; one part may be without tags.
+    fn report_tagged(&mut self) {
+        let mut parts: Vec<(&str, u128)> = Vec::new();
+        for team in ["red", "green", "blue", ""] {
+            if self.random.bool() {
+                parts.push((team, u128::from(self.random.u64(1..2_000_000))));
+            }
+        }
+        if parts.is_empty() {
+            parts.push(("red", 1));
+        }
+        let total = parts.iter().map(|(_, quantity)| quantity).sum();
+        let allocations: Vec<Value> = parts.iter().map(|part| allocation(*part)).collect();
+        let mut usage = meter_usage("tagged", self.some_time());
+        usage["UsageQuantityAsDecimal"] = json!(decimal(total));
+        usage["UsageAllocations"] = json!(allocations);
+        usage["ClientToken"] = json!(self.key());
+        if self.deliver(aws_report("", &usage)) {
+            self.told.sum("tagged", total);
+            for (team, quantity) in parts.into_iter().filter(|(team, _)| !team.is_empty()) {
+                self.told.tagged(team, quantity);
+            }
+        }
+    }
+
+    /// POST /v1/usage without a timestamp.
+    fn report_plain(&mut self) {
+        let quantity = u128::from(self.random.u64(1..5_000_000));
+        let usage = json!({"dimension": "requests", "quantity": decimal(quantity)});
+        if self.deliver_plain(&usage) {
+            self.told.sum("requests", quantity);
+        }
+    }
+
+    fn report_peak(&mut self) {
+        let (at, quantity) = (self.some_time(), u128::from(self.random.u64(1..50_000_000)));
+        let usage =
+            json!({"dimension": "users", "quantity": decimal(quantity), "timestamp": seconds(at)});
+        if self.deliver_plain(&usage) {
+            self.told.peak(at, quantity);
+        }
+    }
+
+    fn report_host(&mut self) {
+        let (at, host) = (self.some_time(), self.random.u64(0..30));
+        let usage =
+            json!({"dimension": "hosts", "key": format!("host-{host}"), "timestamp": seconds(at)});
+        if self.deliver_plain(&usage) {
+            self.told.host(at, host);
+        }
+    }
+
+    /// Samples a level that only rises, several times an hour and in every hour, so that it is known what each hour is worth:
+    /// its last sample. At the end the level is 0.
+    fn sample(mut self) -> Expected {
+        let mut level = 1_000_000;
+        let mut hour = hour_of(now_ms()) + PERIOD_MS;
+        // It may have fallen behind while there was no sidecar.
+        while !self.shared.stopped.load(Ordering::Acquire) || hour < now_ms() {
+            for part in [0, PERIOD_MS / 2] {
+                let at = hour + part;
+                poll(|| (now_ms() >= at).then_some(())).expect("time passes");
+                level += u128::from(self.random.u64(0..1_000_000));
+                if self.deliver_sample(at, level) {
+                    self.told.level(at, level);
+                } else {
+                    self.told.uncertain_level(level);
+                }
+            }
+            hour += PERIOD_MS;
+        }
+        poll(|| (now_ms() >= hour).then_some(())).expect("time passes");
+        let taken = self.deliver_sample(hour, 0);
+        if !taken || now_ms() > hour + PERIOD_MS + STRAGGLER_WAIT_MS {
+            self.told.uncertain_level(level);
+        }
+        self.told
+    }
+
+    fn deliver_sample(&mut self, at: i64, level: u128) -> bool {
+        let usage =
+            json!({"dimension": "seats", "quantity": decimal(level), "timestamp": seconds(at)});
+        self.deliver_plain(&usage)
+    }
+
+    fn deliver_plain(&mut self, usage: &Value) -> bool {
+        let body = usage.to_string();
+        let head = format!(
+            "POST /v1/usage HTTP/1.1\r\nidempotency-key: {}\r\n",
+            self.key()
+        );
+        self.deliver(Report { head, body })
+    }
+
+    /// Sends a report until it is answered. False if its hour is too long ago, and it was not counted.
+    fn deliver(&mut self, report: Report) -> bool {
+        let mut unanswered = 0;
+        let answer = poll(|| {
+            let answer = self.shared.send(&report);
+            unanswered += u64::from(answer.is_none());
+            answer
+        });
+        self.told.unanswered += unanswered;
+        match answer.expect("the sidecar comes back") {
+            Ok(id) => {
+                self.told.acknowledged += 1;
+                self.shared.acknowledged.fetch_add(1, Ordering::AcqRel);
+                if self.past.len() == PAST_MAX {
+                    self.past.swap_remove(self.random.usize(0..PAST_MAX));
+                }
+                self.past.push((report, id));
+                true
+            }
+            Err(problem) => {
+                assert!(
+                    problem.contains("TimestampOutOfBoundsException"),
+                    "{problem}: {}",
+                    report.body
+                );
+                self.told.refused += 1;
+                false
+            }
+        }
+    }
+
+    /// Now and then an app repeats a report that was answered long ago: it gets the same id, and is not counted again.
+    fn repeat_one(&mut self) {
+        if self.random.u8(0..8) == 0 && !self.past.is_empty() {
+            let (report, id) = &self.past[self.random.usize(0..self.past.len())];
+            let answer = poll(|| self.shared.send(report)).expect("the sidecar comes back");
+            assert_eq!(answer.as_ref(), Ok(id), "{}", report.body);
+        }
+    }
+
+    /// Mostly now, at times up to two hours ago.
+    fn some_time(&mut self) -> i64 {
+        let ago = if self.random.u8(0..4) == 0 {
+            self.random.i64(0..2 * PERIOD_MS)
+        } else {
+            0
+        };
+        (now_ms() - ago).max(self.shared.since_ms)
+    }
+
+    fn key(&mut self) -> String {
+        format!("{:032x}", self.random.u128(..))
+    }
+}
+
+impl Shared {
+    /// The id, or why the report is refused; `None` where nobody knows what became of it.
+    fn send(&self, report: &Report) -> Option<Result<String, String>> {
+        let Report { head, body } = report;
+        let request = format!(
+            "{head}host: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        let (code, answer) = exchange(self.address, &request)?;
+        if code >= 500 {
+            return None;
+        }
+        if code != 200 {
+            return Some(Err(answer));
+        }
+        let answer: Value = serde_json::from_str(&answer).ok()?;
+        let id = answer["MeteringRecordId"]
+            .as_str()
+            .or(answer["id"].as_str());
+        Some(Ok(id.expect("an id").to_owned()))
+    }
+}
+
+fn aws_report(head: &str, usage: &Value) -> Report {
+    Report {
+        head: format!("POST / HTTP/1.1\r\nx-amz-target: AWSMPMeteringService.MeterUsage\r\n{head}"),
+        body: usage.to_string(),
+    }
+}
+
+fn meter_usage(dimension: &str, at_ms: i64) -> Value {
+    json!({"ProductCode": PRODUCT, "UsageDimension": dimension, "Timestamp": seconds(at_ms)})
+}
+
+fn allocation((team, quantity): (&str, u128)) -> Value {
+    let mut part = json!({"AllocatedUsageQuantityAsDecimal": decimal(quantity)});
+    if !team.is_empty() {
+        part["Tags"] = json!([{"Key": "team", "Value": team}]);
+    }
+    part
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds of this century are exact in f64"
+)]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
