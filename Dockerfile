@@ -30,6 +30,7 @@ RUN find simulator/src -type f -exec touch {} + \
 
 FROM workspace AS build-tollgate
 RUN cargo build --release --locked --target "$(cat /target)" -p tollgate --bin tollgate
+COPY openapi.yaml ./
 COPY src src
 RUN find src -type f -exec touch {} + \
  && cargo build --release --locked --target "$(cat /target)" -p tollgate --bin tollgate \

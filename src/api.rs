@@ -182,11 +182,18 @@ impl<M: Marketplace + Clone> Api<M> {
             Ok(body) => self.route(&parts, &body).await,
             Err(error) => Err(error),
         };
-        match result {
+        let mut response = match result {
             Ok(response) => response,
             Err(error) if aws => aws_answer(error.status, error.name, &error.message),
             Err(error) => json::error(&error),
+        };
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Some(method) = method_of(parts.uri.path())
+        {
+            let method = HeaderValue::from_static(method);
+            response.headers_mut().insert(header::ALLOW, method);
         }
+        response
     }
 
     /// The body of a request that may be answered. Who has no key of the file is refused before the body is kept.
@@ -234,17 +241,17 @@ impl<M: Marketplace + Clone> Api<M> {
             }
             (&Method::POST, "/v1/entitlement/challenge") => Box::pin(self.challenge(body)).await,
             (&Method::POST, "/quitquitquit") => self.quit(),
-            (_, "/" | "/v1/usage" | "/v1/entitlement/challenge" | "/quitquitquit") => {
-                Err(ApiError {
+            _ => Err(match method_of(path) {
+                Some(method) => ApiError {
                     status: StatusCode::METHOD_NOT_ALLOWED,
-                    ..ApiError::validation("only POST is served here")
-                })
-            }
-            _ => Err(ApiError {
-                status: StatusCode::NOT_FOUND,
-                ..ApiError::validation(
-                    "there are POST /, POST /v1/usage, GET /v1/usage/ID, POST /v1/entitlement/challenge and POST /quitquitquit",
-                )
+                    ..ApiError::validation(format!("only {method} is served here"))
+                },
+                None => ApiError {
+                    status: StatusCode::NOT_FOUND,
+                    ..ApiError::validation(
+                        "there are POST /, POST /v1/usage, GET /v1/usage/ID, POST /v1/entitlement/challenge and POST /quitquitquit",
+                    )
+                },
             }),
         }
     }
@@ -255,7 +262,7 @@ impl<M: Marketplace + Clone> Api<M> {
         body: &Bytes,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let report = json::parse_report(body)?;
-        let key = match header_text(&parts.headers, &IDEMPOTENCY_KEY) {
+        let key = match idempotency_key(&parts.headers)? {
             Some(key) => Some(CallKey::new(
                 KeyKind::IdempotencyKey,
                 key,
@@ -337,6 +344,15 @@ impl<M: Marketplace + Clone> Api<M> {
             json::CONTENT_TYPE,
             "{\"draining\":true}".to_owned(),
         ))
+    }
+}
+
+/// The one method that is served at `path`.
+fn method_of(path: &str) -> Option<&'static str> {
+    match path {
+        "/" | "/v1/usage" | "/v1/entitlement/challenge" | "/quitquitquit" => Some("POST"),
+        _ if path.starts_with("/v1/usage/") => Some("GET"),
+        _ => None,
     }
 }
 
@@ -426,6 +442,25 @@ fn fingerprint(report: &Report) -> Vec<u8> {
     let at = report.at.map(crate::usage::Moment::as_millis);
     postcard::to_stdvec(&(report.dimension.as_str(), at, &report.amount))
         .expect("a report is plain data")
+}
+
+/// A key that can't be read is refused: whoever sends one relies on a repeat's counting once.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    if keys.next().is_some() {
+        return Err(ApiError::validation(
+            "Idempotency-Key stands twice; give one",
+        ));
+    }
+    match key.to_str() {
+        Ok(key) if !key.is_empty() => Ok(Some(key)),
+        _ => Err(ApiError::validation(
+            "Idempotency-Key is empty or not printable ASCII; give one, or leave the header out",
+        )),
+    }
 }
 
 /// An SDK sends the same id with each of its own retries, and a new one with each call.

@@ -7,6 +7,7 @@
 //! | GET /readyz | 200 while entitled or in grace, with a ledger that can be written, and not draining; else 503 |
 //! | GET /status | the status as JSON, without nonce and signature, with `metering` |
 //! | GET /metrics | Prometheus |
+//! | GET /openapi.yaml | the API of both listeners |
 //! | GET / | a page for people |
 //!
 //! HEAD is answered as GET without a body. Anything else is 404 or 405.
@@ -63,6 +64,9 @@ pub const BOUNDS: Bounds = Bounds {
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
+/// RFC 9512.
+const YAML: &str = "application/yaml";
+const OPENAPI: &str = include_str!("../openapi.yaml");
 
 impl Health {
     /// Health of what `status`, `ledger` and `drain` tell.
@@ -117,6 +121,7 @@ impl Health {
                 );
                 respond(StatusCode::OK, metrics::CONTENT_TYPE, page)
             }
+            "/openapi.yaml" => respond(StatusCode::OK, YAML, OPENAPI),
             "/" => {
                 let view = self.view().await;
                 let page = page::render(&view.status, view.unready, view.summary.as_ref());
@@ -124,7 +129,8 @@ impl Health {
             }
             _ => plain(
                 StatusCode::NOT_FOUND,
-                "there are /livez, /startupz, /readyz, /status, /metrics and /\n".to_owned(),
+                "there are /livez, /startupz, /readyz, /status, /metrics, /openapi.yaml and /\n"
+                    .to_owned(),
             ),
         }
     }
@@ -218,8 +224,12 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     respond(status, TEXT, text)
 }
 
-fn respond(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn respond(
+    status: StatusCode,
+    kind: &'static str,
+    text: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -12,10 +12,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -23,7 +22,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -201,109 +199,43 @@ impl Accept for SocketFile {
     }
 }
 
-/// Serves connections for ever; a dropped future closes them all. Where there are as many as allowed, the one that has been
-/// idle for longest makes room for the next, so that idle connections keep nobody out; where none is idle, one closes with
-/// its next answer.
-pub async fn serve<A, H, R>(listener: A, bounds: Bounds, handle: H)
-where
-    A: Accept,
-    H: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
-    R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
-{
-    let handle: Handler = Arc::new(move |request| Box::pin(handle(request)));
-    let slots = Arc::new(Semaphore::new(bounds.connections_max));
-    let mut tasks = tokio::task::JoinSet::new();
-    let mut open = Open(Vec::new());
-    let mut sweep = tokio::time::interval(bounds.header_timeout / 10);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next = None;
-    loop {
-        tokio::select! {
-            stream = accept(&listener), if next.is_none() => {
-                next = Some(stream);
-                if slots.available_permits() == 0 {
-                    open.make_room();
-                }
-            }
-            slot = Arc::clone(&slots).acquire_owned(), if next.is_some() => {
-                let slot = slot.expect("the semaphore is never closed");
-                let stream = next.take().expect("this branch has one");
-                let guest = Arc::new(Guest::new());
-                let task = tasks.spawn(serve_one(slot, stream, Arc::clone(&handle), Arc::clone(&guest)));
-                open.0.push((guest, task));
-            }
-            _ = sweep.tick(), if !open.0.is_empty() => {
-                open.sweep(bounds.header_timeout);
-                if next.is_some() {
-                    open.make_room();
-                }
-            }
-        }
-        while tasks.try_join_next().is_some() {}
-    }
-}
-
-/// The connections there are, and some that have ended.
-struct Open(Vec<(Arc<Guest>, AbortHandle)>);
-
-impl Open {
-    /// Closes what has been without a request for too long.
-    fn sweep(&mut self, timeout: Duration) {
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        self.0.retain(|(guest, task)| {
-            if guest.idle_ms().is_some_and(|idle| idle >= timeout_ms) {
-                task.abort();
-            }
-            !task.is_finished()
-        });
-    }
-
-    fn make_room(&mut self) {
-        self.0.retain(|(_, task)| !task.is_finished());
-        let idle = self
-            .0
-            .iter()
-            .filter_map(|(guest, task)| guest.idle_ms().map(|idle| (idle, task)));
-        if let Some((_, longest)) = idle.max_by_key(|(idle, _)| *idle) {
-            longest.abort();
-        } else if let Some((guest, _)) = self.0.first() {
-            guest.leaves.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-/// What a listener knows of one connection.
-struct Guest {
+/// How long a connection has been without a request.
+#[derive(Clone)]
+struct Waiting {
     began: Instant,
-    /// Since when it has been without a request, in milliseconds from `began`; [`ANSWERING`] while it has one.
-    idle_since_ms: AtomicU64,
-    /// Whether it closes with its next answer.
-    leaves: AtomicBool,
+    /// Milliseconds from `began`; [`ANSWERING`] while there is a request.
+    since_ms: Arc<AtomicU64>,
+}
+
+/// A connection as its listener sees it.
+struct Served {
+    waiting: Waiting,
+    task: AbortHandle,
 }
 
 const ANSWERING: u64 = u64::MAX;
 
-impl Guest {
+impl Waiting {
     fn new() -> Self {
         Self {
             began: Instant::now(),
-            idle_since_ms: AtomicU64::new(0),
-            leaves: AtomicBool::new(false),
+            since_ms: Arc::new(AtomicU64::new(0)),
         }
     }
 
-    fn asks(&self) {
-        self.idle_since_ms.store(ANSWERING, Ordering::Relaxed);
+    fn answers(&self) {
+        self.since_ms.store(ANSWERING, Ordering::Relaxed);
     }
 
-    fn is_answered(&self) {
-        self.idle_since_ms.store(self.now_ms(), Ordering::Relaxed);
+    fn waits(&self) {
+        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    fn idle_ms(&self) -> Option<u64> {
-        match self.idle_since_ms.load(Ordering::Relaxed) {
+    /// None while there is a request.
+    fn waited_ms(&self) -> Option<u64> {
+        match self.since_ms.load(Ordering::Relaxed) {
             ANSWERING => None,
-            since => Some(self.now_ms().saturating_sub(since)),
+            since_ms => Some(self.now_ms().saturating_sub(since_ms)),
         }
     }
 
@@ -312,25 +244,74 @@ impl Guest {
     }
 }
 
-/// Serves one connection to its end.
-async fn serve_one(
-    slot: OwnedSemaphorePermit,
-    stream: Box<dyn Connection>,
-    handle: Handler,
-    guest: Arc<Guest>,
-) {
-    let _slot = slot;
-    let guest = &*guest;
-    let service = service_fn(move |request| {
-        guest.asks();
-        let answer = handle(request);
-        async move {
-            let mut answer = answer.await;
-            if guest.leaves.load(Ordering::Relaxed) {
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(CONNECTION, close);
+impl Served {
+    fn is_open(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    fn has_waited(&self, timeout: Duration) -> bool {
+        self.waiting
+            .waited_ms()
+            .is_some_and(|ms| u128::from(ms) >= timeout.as_millis())
+    }
+}
+
+/// Serves connections for ever; a dropped future closes them all. Where there are as many as allowed, the one that has been
+/// idle for longest makes room for the next, so that idle connections keep nobody out.
+pub async fn serve<A, H, R>(listener: A, bounds: Bounds, handle: H)
+where
+    A: Accept,
+    H: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+    R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let handle: Handler = Arc::new(move |request| Box::pin(handle(request)));
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut served: Vec<Served> = Vec::new();
+    let mut sweep = tokio::time::interval(bounds.header_timeout / 10);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        if served.len() >= bounds.connections_max {
+            served.retain(Served::is_open);
+        }
+        let crowded = served.len() >= bounds.connections_max;
+        let idlest = if crowded { idlest(&served) } else { None };
+        tokio::select! {
+            stream = accept(&listener), if !crowded || idlest.is_some() => {
+                if let Some(index) = idlest {
+                    served.swap_remove(index).task.abort();
+                }
+                let waiting = Waiting::new();
+                let task = tasks.spawn(serve_one(stream, Arc::clone(&handle), waiting.clone()));
+                served.push(Served { waiting, task });
             }
-            guest.is_answered();
+            _ = sweep.tick(), if !served.is_empty() => served.retain(|connection| {
+                if connection.has_waited(bounds.header_timeout) {
+                    connection.task.abort();
+                }
+                connection.is_open()
+            }),
+        }
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+/// The connection that has been without a request for longest; none where all are being answered.
+fn idlest(served: &[Served]) -> Option<usize> {
+    let waits = served
+        .iter()
+        .enumerate()
+        .filter_map(|(index, connection)| Some((connection.waiting.waited_ms()?, index)));
+    waits.max().map(|(_, index)| index)
+}
+
+async fn serve_one(stream: Box<dyn Connection>, handle: Handler, waiting: Waiting) {
+    let service = service_fn(move |request| {
+        waiting.answers();
+        let answer = handle(request);
+        let waiting = waiting.clone();
+        async move {
+            let answer = answer.await;
+            waiting.waits();
             Ok::<_, Infallible>(answer)
         }
     });
@@ -360,8 +341,7 @@ async fn accept<A: Accept>(listener: &A) -> Box<dyn Connection> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::sync::Notify;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -373,37 +353,22 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    /// A listener with room for one connection, whose answers take [`SLOW_ANSWER`], and what tells of each request.
-    async fn listening() -> (SocketAddr, Arc<Notify>) {
+    /// How long a connection stays open after `sent`, and what comes over it.
+    async fn served(sent: &[u8]) -> (Duration, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let asked = Arc::new(Notify::new());
-        let tell = Arc::clone(&asked);
-        let handle = move |_| {
-            tell.notify_one();
-            async {
-                tokio::time::sleep(SLOW_ANSWER).await;
-                Response::new(Full::new(Bytes::from_static(b"answered")))
-            }
-        };
-        tokio::spawn(serve(listener, BOUNDS, handle));
-        (address, asked)
-    }
-
-    async fn read_all(client: &mut TcpStream) -> Vec<u8> {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let begin = Instant::now();
+        let server = tokio::spawn(serve(listener, BOUNDS, |_| async {
+            tokio::time::sleep(SLOW_ANSWER).await;
+            Response::new(Full::new(Bytes::from_static(b"answered")))
+        }));
+        client.write_all(sent).await.unwrap();
         let mut received = Vec::new();
         let closed = tokio::time::timeout(PATIENCE, client.read_to_end(&mut received)).await;
         closed.expect("the connection is closed").unwrap();
-        received
-    }
-
-    /// How long a connection stays open after `sent`, and what comes over it.
-    async fn served(sent: &[u8]) -> (Duration, Vec<u8>) {
-        let (address, _) = listening().await;
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let begin = Instant::now();
-        client.write_all(sent).await.unwrap();
-        let received = read_all(&mut client).await;
+        server.abort();
         (begin.elapsed(), received)
     }
 
@@ -424,27 +389,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_connection_makes_room_for_the_next_at_once() {
-        let (address, _) = listening().await;
-        let mut idle = TcpStream::connect(address).await.unwrap();
-        let mut next = TcpStream::connect(address).await.unwrap();
-        let begin = Instant::now();
-        next.write_all(REQUEST).await.unwrap();
-        assert!(read_all(&mut idle).await.is_empty());
-        assert!(begin.elapsed() < SLOW_ANSWER);
-        assert!(read_all(&mut next).await.ends_with(b"answered"));
-    }
-
-    #[tokio::test]
-    async fn a_busy_connection_makes_room_with_its_answer() {
-        let (address, asked) = listening().await;
-        let mut busy = TcpStream::connect(address).await.unwrap();
-        busy.write_all(REQUEST).await.unwrap();
-        asked.notified().await;
-        let mut next = TcpStream::connect(address).await.unwrap();
-        next.write_all(REQUEST).await.unwrap();
-        for client in [&mut busy, &mut next] {
-            assert!(read_all(client).await.ends_with(b"answered"));
-        }
+    async fn a_closed_connection_makes_room_for_the_next() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, BOUNDS, |_| async {
+            Response::new(Full::new(Bytes::from_static(b"answered")))
+        }));
+        let idle = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(REQUEST).await.unwrap();
+        let mut received = [0; 12];
+        let answered = tokio::time::timeout(PATIENCE, second.read_exact(&mut received)).await;
+        answered.expect("the idle one gives way").unwrap();
+        assert_eq!(&received, b"HTTP/1.1 200");
+        drop(idle);
+        server.abort();
     }
 }

@@ -28,14 +28,14 @@ const TARGET_PREFIX: &str = "AWSMPMeteringService.";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ResolveMembers<'a> {
-    registration_token: Option<&'a str>,
+struct ResolveMembers {
+    registration_token: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct SignatureMembers<'a> {
-    signature: Option<&'a str>,
+struct SignatureMembers {
+    signature: Option<String>,
 }
 
 /// What of ResolveCustomer's answer the ledger wants to know.
@@ -61,8 +61,7 @@ impl<M: Marketplace + Clone> Api<M> {
             .and_then(|target| target.to_str().ok());
         match target.and_then(|target| target.strip_prefix(TARGET_PREFIX)) {
             Some("MeterUsage") => self.meter_usage(parts, body).await,
-            // Boxed: the future of every report would be as large as the largest of these.
-            Some("BatchMeterUsage") => Box::pin(self.batch_meter_usage(parts, body)).await,
+            Some("BatchMeterUsage") => self.batch_meter_usage(parts, body).await,
             Some("ResolveCustomer") => Box::pin(self.resolve_customer(body)).await,
             Some("RegisterUsage") => Box::pin(self.register_usage(body)).await,
             _ => Err(ApiError::new(
@@ -83,6 +82,7 @@ impl<M: Marketplace + Clone> Api<M> {
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let usage = MeterUsage::parse(body, &self.shared.product)?;
         if usage.dry_run {
+            // Boxed, so that the future of every report is no larger for it.
             return Box::pin(self.forward(Operation::MeterUsage, body.clone())).await;
         }
         let key = match &usage.client_token {
@@ -103,7 +103,7 @@ impl<M: Marketplace + Clone> Api<M> {
         body: &Bytes,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         if self.shared.passthrough {
-            return self.forward(Operation::BatchMeterUsage, body.clone()).await;
+            return Box::pin(self.forward(Operation::BatchMeterUsage, body.clone())).await;
         }
         let (batch, reports) = BatchMeterUsage::parse(body, &self.shared.product)?;
         let key = invocation(parts, body);
@@ -112,12 +112,15 @@ impl<M: Marketplace + Clone> Api<M> {
     }
 
     async fn resolve_customer(&self, body: &Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
-        let members: ResolveMembers<'_> = serde_json::from_slice(body).map_err(|_| {
+        let members: ResolveMembers = serde_json::from_slice(body).map_err(|_| {
             // The error could quote the token.
             let message = "the body is not {\"RegistrationToken\": TEXT}";
             ApiError::new("SerializationException", message)
         })?;
-        if members.registration_token.is_none_or(str::is_empty) {
+        if members
+            .registration_token
+            .is_none_or(|token| token.is_empty())
+        {
             return Err(ApiError::validation("RegistrationToken is missing"));
         }
         let marketplace = &self.shared.marketplace;
@@ -200,7 +203,7 @@ impl<M: Marketplace + Clone> Api<M> {
 }
 
 fn verify(answer: &[u8], request: &RegisterUsage, keys: &PublicKeys) -> Result<(), ApiError> {
-    let token: Result<SignatureMembers<'_>, CallError> = marketplace::read(answer);
+    let token: Result<SignatureMembers, CallError> = marketplace::read(answer);
     let token = token
         .ok()
         .and_then(|members| members.signature)
@@ -210,7 +213,7 @@ fn verify(answer: &[u8], request: &RegisterUsage, keys: &PublicKeys) -> Result<(
         key_version: request.public_key_version,
         nonce: request.nonce.as_ref().map(Nonce::as_str),
     };
-    signature::verify(token, keys, expected).map_err(|error| {
+    signature::verify(&token, keys, expected).map_err(|error| {
         tracing::error!(%error, "RegisterUsage's answer does not verify; the app is not given it");
         let message = format!("AWS's answer does not verify: {error}");
         ApiError::new("InternalServiceErrorException", message)

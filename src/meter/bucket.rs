@@ -21,10 +21,16 @@ pub struct Bucket {
     /// The first usage that joined, by its own timestamp.
     pub(super) first_at: Moment,
     pub(super) own: Own,
-    /// Carried from other hours; never part of the combination.
-    pub(super) owed: Tally,
-    /// Carried for `last` samples of hours sealed early: replaced by each new sample, hence apart from `owed`.
-    pub(super) late: BTreeMap<Hour, Quantity>,
+    /// Carried from other hours; never part of the combination. Seldom anything, and there are many buckets.
+    pub(super) carried: Option<Box<Carried>>,
+}
+
+/// What a bucket bills of other hours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Carried {
+    owed: Tally,
+    /// For `last` samples of hours sealed early: replaced by each new sample, hence apart from `owed`.
+    late: BTreeMap<Hour, Quantity>,
 }
 
 /// The usage of the hour itself.
@@ -32,9 +38,9 @@ pub struct Bucket {
 pub(super) enum Own {
     Sum(Tally),
     /// The report with the highest quantity, with that report's tags.
-    Max(Option<Sample>),
+    Max(Option<Box<Sample>>),
     Last {
-        sample: Option<Sample>,
+        sample: Option<Box<Sample>>,
         /// The sample is the level of an earlier hour that still holds.
         held: bool,
     },
@@ -93,19 +99,48 @@ impl Bucket {
             opened_at,
             first_at,
             own,
-            owed: Tally::default(),
-            late: BTreeMap::new(),
+            carried: None,
         }
     }
 
     /// Everything that the bucket's record, or records, will hold.
     pub(super) fn tally(&self) -> Tally {
         let mut tally = self.own.tally();
-        tally.absorb(self.owed.clone());
-        for quantity in self.late.values() {
-            tally.absorb(Tally::untagged(*quantity));
+        if let Some(carried) = &self.carried {
+            tally.absorb(carried.owed.clone());
+            for quantity in carried.late.values() {
+                tally.absorb(Tally::untagged(*quantity));
+            }
         }
         tally
+    }
+
+    /// Bills `tally` of another hour as well.
+    pub(super) fn owe(&mut self, tally: Tally) {
+        if !tally.is_nothing() {
+            self.carried.get_or_insert_default().owed.absorb(tally);
+        }
+    }
+
+    /// Bills so much for the latest sample of `hour`, in place of what it billed for an earlier one.
+    pub(super) fn owe_late(&mut self, hour: Hour, quantity: Quantity) {
+        let carried = self.carried.get_or_insert_default();
+        carried.late.insert(hour, quantity);
+    }
+
+    /// What is billed for late samples, by their hour.
+    pub(super) fn late(&self) -> impl Iterator<Item = (Hour, Quantity)> {
+        let late = self.carried.iter().flat_map(|carried| &carried.late);
+        late.map(|(hour, quantity)| (*hour, *quantity))
+    }
+
+    /// What is billed for late samples can't be replaced any more.
+    pub(super) fn fix_late(&mut self) {
+        if let Some(carried) = &mut self.carried {
+            for quantity in std::mem::take(&mut carried.late).into_values() {
+                carried.owed.absorb(Tally::untagged(quantity));
+            }
+        }
     }
 
     /// Whether one key more would be too many.
@@ -172,20 +207,20 @@ impl Own {
             (Self::Sum(tally), Amount::Quantity { .. }) => tally.absorb(amount.tally()),
             (Self::Max(peak), Amount::Quantity { quantity, .. }) => {
                 if peak.as_ref().is_none_or(|peak| *quantity > peak.quantity) {
-                    *peak = Some(Sample {
+                    *peak = Some(Box::new(Sample {
                         at,
                         quantity: *quantity,
                         tally: amount.tally(),
-                    });
+                    }));
                 }
             }
             (Self::Last { sample, held }, Amount::Quantity { quantity, .. }) => {
                 if newest || sample.as_ref().is_none_or(|sample| at >= sample.at) {
-                    *sample = Some(Sample {
+                    *sample = Some(Box::new(Sample {
                         at,
                         quantity: *quantity,
                         tally: amount.tally(),
-                    });
+                    }));
                     *held = false;
                 }
             }

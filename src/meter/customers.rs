@@ -1,6 +1,7 @@
 //! The customers that the ledger has heard of: their numbers, how they were named, whether AWS calls them subscribed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ use crate::usage::{Customer, CustomerNumber, Hour, Moment, Way};
 /// What is known of a customer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustomerRow {
-    pub(super) customer: Customer,
+    pub(super) customer: Arc<Customer>,
     /// The account behind a `CustomerIdentifier`, once `ResolveCustomer` has said so.
     pub(super) account: Option<Box<str>>,
     /// The hours that usage was reported for, as far back as AWS takes any.
@@ -23,7 +24,7 @@ pub struct CustomerRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Customers {
     rows: BTreeMap<CustomerNumber, CustomerRow>,
-    numbers: HashMap<Customer, CustomerNumber>,
+    numbers: HashMap<Arc<Customer>, CustomerNumber>,
     /// By account: its licenses, the account by itself, identifiers that are known to be its.
     of_account: HashMap<Box<str>, Vec<CustomerNumber>>,
 }
@@ -41,7 +42,7 @@ impl CustomerRow {
 
     pub(super) fn new(customer: Customer) -> Self {
         Self {
-            customer,
+            customer: Arc::new(customer),
             account: None,
             metered: HourSet::default(),
             unsubscribed_at: None,
@@ -69,7 +70,7 @@ impl Customers {
                 .or_default()
                 .push(number);
         }
-        self.numbers.insert(row.customer.clone(), number);
+        self.numbers.insert(Arc::clone(&row.customer), number);
         self.rows.insert(number, row);
     }
 

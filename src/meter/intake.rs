@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::window::Window;
-use super::{Combine, Core, Decision, Fact, Gate, Series, SeriesKey};
+use super::{Combine, Core, Decision, Fact, Gate, SeriesKey};
 use crate::usage::{
     Allocations, BucketId, Customer, CustomerNumber, Dimension, Hour, Moment, Quantity, UsageKey,
     Way,
@@ -219,8 +219,8 @@ impl Core {
         }
         let key = SeriesKey::pod(report.dimension.clone());
         let known = self.state.series.contains_key(&key);
-        let pods = |(key, _): &(&SeriesKey, &Series)| key.customer.is_none();
-        let room = known || self.state.series.iter().take_while(pods).count() < DIMENSIONS_MAX;
+        let pods = |key: &&SeriesKey| key.customer.is_none();
+        let room = known || self.state.series.keys().take_while(pods).count() < DIMENSIONS_MAX;
         room.then_some(())
     }
 

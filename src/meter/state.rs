@@ -11,15 +11,20 @@ use super::series::{Series, SeriesKey};
 use super::submission::{Status, Submission};
 use super::tally::Tally;
 use super::{Amount, Combine};
-use crate::usage::{BucketId, Customer, CustomerNumber, Hour, Identity, Moment, Period, Quantity};
+use crate::usage::{
+    BucketId, Customer, CustomerNumber, Dimension, Hour, Identity, Moment, Period, Quantity,
+};
 
 /// Everything that the meter knows, less what is final and has been taken into the history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub(super) root: Root,
-    pub(super) series: BTreeMap<SeriesKey, Series>,
+    /// Boxed, as the buckets are: a node of the tree has room for eleven, and half of it is empty.
+    pub(super) series: BTreeMap<SeriesKey, Box<Series>>,
+    /// One of each name, for all series to share.
+    dimensions: BTreeSet<Dimension>,
     pub(super) customers: Customers,
-    pub(super) open: BTreeMap<BucketId, Bucket>,
+    pub(super) open: BTreeMap<BucketId, Box<Bucket>>,
     pub(super) unsettled: BTreeMap<BucketId, Submission>,
     pub(super) finished: BTreeMap<BucketId, Submission>,
     touched: Touched,
@@ -71,20 +76,26 @@ impl State {
     /// Puts a state together from the rows it was stored as.
     pub fn from_rows(
         root: Root,
-        series: BTreeMap<SeriesKey, Series>,
+        series: BTreeMap<SeriesKey, Box<Series>>,
         customers: BTreeMap<CustomerNumber, CustomerRow>,
-        open: BTreeMap<BucketId, Bucket>,
+        open: BTreeMap<BucketId, Box<Bucket>>,
         unsettled: BTreeMap<BucketId, Submission>,
     ) -> Self {
-        Self {
+        let mut state = Self {
             root,
-            series,
             customers: Customers::from_rows(customers),
-            open,
             unsettled,
-            finished: BTreeMap::new(),
-            touched: Touched::default(),
+            ..Self::default()
+        };
+        for (mut key, series) in series {
+            state.share_name(&mut key);
+            state.series.insert(key, series);
         }
+        for (id, mut bucket) in open {
+            state.share_name(&mut bucket.key);
+            state.open.insert(id, bucket);
+        }
+        state
     }
 
     /// Whose the ledger is.
@@ -99,7 +110,7 @@ impl State {
 
     /// A series' row.
     pub fn series(&self, key: &SeriesKey) -> Option<&Series> {
-        self.series.get(key)
+        self.series.get(key).map(Box::as_ref)
     }
 
     /// A customer's row.
@@ -118,7 +129,7 @@ impl State {
     }
 
     /// The open buckets.
-    pub fn open(&self) -> &BTreeMap<BucketId, Bucket> {
+    pub fn open(&self) -> &BTreeMap<BucketId, Box<Bucket>> {
         &self.open
     }
 
@@ -235,7 +246,8 @@ impl State {
         }
     }
 
-    fn insert(&mut self, id: BucketId, bucket: Bucket) -> Result<(), Illegal> {
+    fn insert(&mut self, id: BucketId, mut bucket: Bucket) -> Result<(), Illegal> {
+        self.share_name(&mut bucket.key);
         let series = self.series.entry(bucket.key.clone()).or_default();
         let free = series.open(bucket.hour, id);
         self.touched.series.insert(bucket.key.clone());
@@ -248,8 +260,18 @@ impl State {
         }
         self.root.next_bucket += 1;
         self.touched.buckets.insert(id);
-        self.open.insert(id, bucket);
+        self.open.insert(id, Box::new(bucket));
         Ok(())
+    }
+
+    /// Puts the name that is here already in the place of an equal one.
+    fn share_name(&mut self, key: &mut SeriesKey) {
+        match self.dimensions.get(&key.dimension) {
+            Some(known) => key.dimension = known.clone(),
+            None => {
+                self.dimensions.insert(key.dimension.clone());
+            }
+        }
     }
 
     fn report(
@@ -270,7 +292,7 @@ impl State {
         let hour = late.unwrap_or(bucket.hour);
         if let Some(hour) = late {
             if combine == Combine::Sum {
-                bucket.owed.absorb(amount.tally());
+                bucket.owe(amount.tally());
                 return Ok(());
             }
             let series = self.series.entry(bucket.key.clone()).or_default();
@@ -286,12 +308,11 @@ impl State {
                     sealed.at = Some(at);
                     let excess = u64::try_from(excess.total()).ok();
                     let excess = excess.and_then(|sum| Quantity::from_millionths(sum).ok());
-                    bucket
-                        .late
-                        .insert(hour, excess.expect("one report's quantity fits one record"));
+                    let excess = excess.expect("one report's quantity fits one record");
+                    bucket.owe_late(hour, excess);
                 }
             } else {
-                bucket.owed.absorb(excess);
+                bucket.owe(excess);
             }
         } else {
             bucket.first_at = bucket.first_at.min(at);
@@ -368,10 +389,10 @@ impl State {
                 },
             ) = (bucket.hour > hour, &mut bucket.own)
             {
-                *held_sample = Some(Sample {
+                *held_sample = Some(Box::new(Sample {
                     at: bucket.hour.start(),
                     ..sample.clone()
-                });
+                }));
                 self.touched.buckets.insert(id);
             }
         }
@@ -387,10 +408,10 @@ impl State {
             .and_then(|series| series.level.clone());
         let bucket = self.bucket_mut(id, "holding a level")?;
         if let (Own::Last { sample, held }, Some(level)) = (&mut bucket.own, level) {
-            *sample = Some(Sample {
+            *sample = Some(Box::new(Sample {
                 at: bucket.hour.start(),
                 ..*level
-            });
+            }));
             *held = true;
         }
         Ok(())
@@ -404,14 +425,14 @@ impl State {
         period: Period,
     ) -> Result<(), Illegal> {
         let id = sealed.request.bucket;
-        let Some(bucket) = self.open.remove(&id) else {
+        let Some(bucket) = self.open.remove(&id).map(|bucket| *bucket) else {
             return Err(self.illegal(id, "sealing"));
         };
         let series = self.series.entry(bucket.key.clone()).or_default();
         series.open.retain(|(_, open)| *open != id);
-        for (hour, excess) in &bucket.late {
-            if let Some((_, sealed)) = series.compared.get_mut(hour) {
-                sealed.value = sealed.value.checked_add(*excess).unwrap_or(Quantity::MAX);
+        for (hour, excess) in bucket.late() {
+            if let Some((_, sealed)) = series.compared.get_mut(&hour) {
+                sealed.value = sealed.value.checked_add(excess).unwrap_or(Quantity::MAX);
             }
         }
         if takes_hour {
@@ -431,7 +452,7 @@ impl State {
         self.touched.buckets.insert(id);
         self.unsettled.insert(id, sealed.clone());
         if let Some((into, rest)) = spill {
-            self.bucket_mut(*into, "a spill")?.owed.absorb(rest.clone());
+            self.bucket_mut(*into, "a spill")?.owe(rest.clone());
         }
         Ok(())
     }
@@ -473,7 +494,7 @@ impl State {
 
     fn recombine(&mut self, id: BucketId, combine: Combine) -> Result<(), Illegal> {
         let bucket = self.bucket_mut(id, "a new combination")?;
-        bucket.owed.absorb(bucket.own.tally());
+        bucket.owe(bucket.own.tally());
         bucket.own = Own::empty(combine);
         Ok(())
     }
@@ -532,10 +553,7 @@ impl State {
         }
         let tally = submission.tally();
         match into {
-            Some(into) => self
-                .bucket_mut(into, "taking usage over")?
-                .owed
-                .absorb(tally),
+            Some(into) => self.bucket_mut(into, "taking usage over")?.owe(tally),
             None if tally.is_zero() => {}
             None => return Err(self.illegal(id, "rolling forward to nowhere")),
         }
@@ -589,7 +607,7 @@ impl State {
             .iter()
             .find(|(past, _)| past == identity)
             .and_then(|(_, through)| *through);
-        let pods = |(key, _): &(&SeriesKey, &mut Series)| key.customer.is_none();
+        let pods = |(key, _): &(&SeriesKey, &mut Box<Series>)| key.customer.is_none();
         for (key, series) in self.series.iter_mut().filter(pods) {
             series.sealed.clear();
             series.compared.clear();
@@ -601,10 +619,7 @@ impl State {
         let open = self.open.iter_mut();
         for (id, bucket) in open.filter(|(_, bucket)| bucket.key.customer.is_none()) {
             bucket.first_at = bucket.first_at.max(at);
-            bucket.late.retain(|_, quantity| {
-                bucket.owed.absorb(Tally::untagged(*quantity));
-                false
-            });
+            bucket.fix_late();
             self.touched.buckets.insert(*id);
         }
     }

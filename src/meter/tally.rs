@@ -57,6 +57,11 @@ impl Tally {
         self.total() == 0
     }
 
+    /// Whether it is nothing, and no tag set lost its tags in it.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.is_zero() && self.folded == 0
+    }
+
     /// Adds a sum to this one.
     pub fn absorb(&mut self, other: Self) {
         self.untagged += other.untagged;

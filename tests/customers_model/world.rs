@@ -181,7 +181,7 @@ impl World {
                     number.is_some() && key.customer == number && key.dimension == name(dimension)
                 };
                 let open = state.open().values().filter(|bucket| is_its(bucket.key()));
-                let open: u128 = open.map(tollgate::meter::Bucket::total).sum();
+                let open: u128 = open.map(|bucket| bucket.total()).sum();
                 let kept = self.submissions().filter(|s| {
                     is_its(&s.request.key) && !matches!(s.status, Status::RolledForward { .. })
                 });
@@ -270,7 +270,7 @@ impl World {
                         && key.dimension == name(dimension)
                 };
                 let open = state.open().values().filter(|bucket| is_its(bucket.key()));
-                let pending: u128 = open.map(tollgate::meter::Bucket::total).sum();
+                let pending: u128 = open.map(|bucket| bucket.total()).sum();
                 let rejected = self.submissions().filter(|s| {
                     is_its(&s.request.key) && matches!(s.status, Status::Rejected { .. })
                 });

@@ -178,7 +178,7 @@ impl World {
                 .open()
                 .values()
                 .filter(|bucket| *bucket.dimension() == dimension)
-                .map(tollgate::meter::Bucket::total)
+                .map(|bucket| bucket.total())
                 .sum();
             let kept: u128 = self
                 .submissions()
@@ -249,7 +249,7 @@ impl World {
                 .open()
                 .values()
                 .filter(|bucket| *bucket.dimension() == dimension)
-                .map(tollgate::meter::Bucket::total)
+                .map(|bucket| bucket.total())
                 .chain(self.waiting(&dimension))
                 .sum();
             let rejected: u128 = self

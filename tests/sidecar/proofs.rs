@@ -178,7 +178,7 @@ fn the_example_programs_tell_a_genuine_status_from_a_forged_one() {
         (genuine.clone(), "pod-2", false),
         (forged("state", json!("denied")), "pod-1", false),
         (
-            forged("signature", json!(signature.replace('A', "B"))),
+            forged("signature", json!(altered(&signature))),
             "pod-1",
             false,
         ),
@@ -225,6 +225,13 @@ fn the_example_programs_tell_a_genuine_status_from_a_forged_one() {
             .unwrap();
         assert!(checked.success());
     }
+}
+
+/// The token with another first character of its signature.
+fn altered(token: &str) -> String {
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let other = if signature.starts_with('A') { "B" } else { "A" };
+    format!("{signed}.{other}{}", &signature[1..])
 }
 
 /// The interpreter with the packages that `tests/compat/setup` installs.

@@ -278,3 +278,40 @@ fn a_report_is_counted_once_for_each_key() {
     });
     assert_eq!(aws.billed("requests"), (3 + 3 + 5 + 5 + 7 + 7) * 1_000_000);
 }
+
+#[test]
+fn an_idempotency_key_that_can_not_be_read_is_refused() {
+    let aws = Aws::start();
+    let report = r#"{"dimension":"requests","quantity":1}"#;
+    let unreadable = [
+        "idempotency-key:\r\n",
+        "idempotency-key: n\u{fc}mber-1\r\n",
+        "idempotency-key: 1\r\nidempotency-key: 1\r\n",
+        "idempotency-key: 1\r\nidempotency-key: 2\r\n",
+    ];
+    requests_after(&aws, &Pod::new(&aws), |pod| {
+        for lines in unreadable {
+            let (code, answer) = pod.post("/v1/usage", lines, report);
+            assert_eq!(code, 400, "{lines}: {answer}");
+            assert_eq!(answer["error"]["code"], "ValidationException");
+        }
+    });
+    assert_eq!(aws.billed("requests"), 0);
+}
+
+#[test]
+fn a_token_with_escapes_in_its_json_reaches_aws() {
+    let aws = Aws::start();
+    requests_after(&aws, &Pod::new(&aws), |pod| {
+        let target = "x-amz-target: AWSMPMeteringService.ResolveCustomer\r\n";
+        for token in [r"AAAA\/BBBB", r"AAAA\u003d"] {
+            let body = format!("{{\"RegistrationToken\":\"{token}\"}}");
+            let (_, answer) = pod.post("/", target, &body);
+            assert_eq!(
+                answer["__type"], "com.amazonaws.marketplacemetering#InvalidTokenException",
+                "AWS knows no such token: {answer}"
+            );
+        }
+    });
+    assert_eq!(aws.count("ResolveCustomer"), 2);
+}
