@@ -269,21 +269,10 @@ where
     let mut served: Vec<Served> = Vec::new();
     let mut sweep = tokio::time::interval(bounds.header_timeout / 10);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = None;
     loop {
-        if served.len() >= bounds.connections_max {
-            served.retain(Served::is_open);
-        }
-        let crowded = served.len() >= bounds.connections_max;
-        let idlest = if crowded { idlest(&served) } else { None };
         tokio::select! {
-            stream = accept(&listener), if !crowded || idlest.is_some() => {
-                if let Some(index) = idlest {
-                    served.swap_remove(index).task.abort();
-                }
-                let waiting = Waiting::new();
-                let task = tasks.spawn(serve_one(stream, Arc::clone(&handle), waiting.clone()));
-                served.push(Served { waiting, task });
-            }
+            stream = accept(&listener), if next.is_none() => next = Some(stream),
             _ = sweep.tick(), if !served.is_empty() => served.retain(|connection| {
                 if connection.has_waited(bounds.header_timeout) {
                     connection.task.abort();
@@ -292,6 +281,28 @@ where
             }),
         }
         while tasks.try_join_next().is_some() {}
+        if next.is_some() && served.len() >= bounds.connections_max {
+            make_room(&mut served);
+        }
+        // Where all are being answered, it waits for the next sweep.
+        if served.len() < bounds.connections_max
+            && let Some(stream) = next.take()
+        {
+            let waiting = Waiting::new();
+            let task = tasks.spawn(serve_one(stream, Arc::clone(&handle), waiting.clone()));
+            served.push(Served { waiting, task });
+        }
+    }
+}
+
+/// Closes the connection that has been without a request for longest, if all are open and any is without.
+fn make_room(served: &mut Vec<Served>) {
+    let open_before = served.len();
+    served.retain(Served::is_open);
+    if served.len() == open_before
+        && let Some(index) = idlest(served)
+    {
+        served.swap_remove(index).task.abort();
     }
 }
 
@@ -341,7 +352,8 @@ async fn accept<A: Accept>(listener: &A) -> Box<dyn Connection> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -353,22 +365,37 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    /// How long a connection stays open after `sent`, and what comes over it.
-    async fn served(sent: &[u8]) -> (Duration, Vec<u8>) {
+    /// A listener with room for one connection, whose answers take [`SLOW_ANSWER`], and what tells of each request.
+    async fn listening() -> (SocketAddr, Arc<Notify>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let begin = Instant::now();
-        let server = tokio::spawn(serve(listener, BOUNDS, |_| async {
-            tokio::time::sleep(SLOW_ANSWER).await;
-            Response::new(Full::new(Bytes::from_static(b"answered")))
-        }));
-        client.write_all(sent).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Notify::new());
+        let tell = Arc::clone(&asked);
+        let handle = move |_| {
+            tell.notify_one();
+            async {
+                tokio::time::sleep(SLOW_ANSWER).await;
+                Response::new(Full::new(Bytes::from_static(b"answered")))
+            }
+        };
+        tokio::spawn(serve(listener, BOUNDS, handle));
+        (address, asked)
+    }
+
+    async fn read_all(client: &mut TcpStream) -> Vec<u8> {
         let mut received = Vec::new();
         let closed = tokio::time::timeout(PATIENCE, client.read_to_end(&mut received)).await;
         closed.expect("the connection is closed").unwrap();
-        server.abort();
+        received
+    }
+
+    /// How long a connection stays open after `sent`, and what comes over it.
+    async fn served(sent: &[u8]) -> (Duration, Vec<u8>) {
+        let (address, _) = listening().await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let begin = Instant::now();
+        client.write_all(sent).await.unwrap();
+        let received = read_all(&mut client).await;
         (begin.elapsed(), received)
     }
 
@@ -389,20 +416,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_connection_makes_room_for_the_next() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, BOUNDS, |_| async {
-            Response::new(Full::new(Bytes::from_static(b"answered")))
-        }));
-        let idle = TcpStream::connect(address).await.unwrap();
-        let mut second = TcpStream::connect(address).await.unwrap();
-        second.write_all(REQUEST).await.unwrap();
-        let mut received = [0; 12];
-        let answered = tokio::time::timeout(PATIENCE, second.read_exact(&mut received)).await;
-        answered.expect("the idle one gives way").unwrap();
-        assert_eq!(&received, b"HTTP/1.1 200");
-        drop(idle);
-        server.abort();
+    async fn an_idle_connection_makes_room_for_the_next_at_once() {
+        let (address, _) = listening().await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut next = TcpStream::connect(address).await.unwrap();
+        let begin = Instant::now();
+        next.write_all(REQUEST).await.unwrap();
+        assert!(read_all(&mut idle).await.is_empty());
+        assert!(begin.elapsed() < SLOW_ANSWER);
+        assert!(read_all(&mut next).await.ends_with(b"answered"));
+    }
+
+    #[tokio::test]
+    async fn a_busy_connection_makes_room_with_its_answer() {
+        let (address, asked) = listening().await;
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        busy.write_all(REQUEST).await.unwrap();
+        asked.notified().await;
+        let mut next = TcpStream::connect(address).await.unwrap();
+        next.write_all(REQUEST).await.unwrap();
+        for client in [&mut busy, &mut next] {
+            assert!(read_all(client).await.ends_with(b"answered"));
+        }
     }
 }
