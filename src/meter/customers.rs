@@ -119,20 +119,39 @@ impl Customers {
         })
     }
 
-    /// In which other way usage of that hour was reported for the same buyer.
+    /// In which other way usage of that hour was reported for the same buyer; none where this way was used in it, too: the
+    /// two were found to be one buyer only afterwards.
     pub(super) fn metered_otherwise(&self, customer: &Customer, hour: Hour) -> Option<Way> {
-        self.other_ways(customer)
-            .find(|row| row.metered.contains(hour))
+        let mut ways = self.ways_of_hour(customer, hour);
+        let other = ways.find(|way| *way != customer.way());
+        other.filter(|_| !self.is_metered(customer, hour))
+    }
+
+    /// Whether usage of that hour was reported for the same buyer in the same way.
+    pub(super) fn is_metered(&self, customer: &Customer, hour: Hour) -> bool {
+        let mut ways = self.ways_of_hour(customer, hour);
+        ways.any(|way| way == customer.way())
+    }
+
+    fn ways_of_hour<'a>(
+        &'a self,
+        customer: &'a Customer,
+        hour: Hour,
+    ) -> impl Iterator<Item = Way> + 'a {
+        self.names_of(customer)
+            .filter(move |row| row.metered.contains(hour))
             .map(|row| row.customer.way())
     }
 
     /// Whether the same buyer was named in another way after this customer was last metered.
     pub(super) fn is_superseded(&self, row: &CustomerRow) -> bool {
-        self.other_ways(&row.customer)
+        self.names_of(&row.customer)
+            .filter(|other| other.customer.way() != row.customer.way())
             .any(|other| other.metered.last() > row.metered.last())
     }
 
-    fn other_ways<'a>(&'a self, customer: &'a Customer) -> impl Iterator<Item = &'a CustomerRow> {
+    /// Every name of the same buyer, as far as they are known to be one.
+    fn names_of<'a>(&'a self, customer: &'a Customer) -> impl Iterator<Item = &'a CustomerRow> {
         let numbers = self
             .account_of(customer)
             .and_then(|account| self.of_account.get(account));
@@ -140,6 +159,5 @@ impl Customers {
             .into_iter()
             .flatten()
             .filter_map(|number| self.rows.get(number))
-            .filter(move |row| row.customer.way() != customer.way())
     }
 }

@@ -247,7 +247,9 @@ impl Core {
                     && customers.account_of(other) == account
             })
             .map(Customer::way);
-        match within.or_else(|| customers.metered_otherwise(customer, hour_of(report))) {
+        let before = customers.metered_otherwise(customer, hour_of(report));
+        let known = customers.is_metered(customer, hour_of(report));
+        match before.or(within.filter(|_| !known)) {
             None => Ok(()),
             Some(before) => Err(Refusal::NamedTwice {
                 customer: customer.clone(),
