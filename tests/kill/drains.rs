@@ -1,0 +1,92 @@
+//! The end: every client has its last answer, nothing is open, and a person decides what is in doubt.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+
+use serde_json::Value;
+
+use crate::aws::Aws;
+use crate::clients::Load;
+use crate::expected::{self, Expected, POD};
+use crate::pod::{Pod, exchange_on};
+
+/// Restarts until nothing is open; each lasts a good part of an hour.
+const DRAINS_MAX: usize = 20;
+
+/// Lets every client get its last answer, and asks what they were told.
+pub fn finish(pod: &Pod, load: Load) -> Expected {
+    let mut sidecar = pod.start();
+    sidecar.answers("/readyz", 200);
+    let expected = load.finish();
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.ends(), 0, "{}", pod.log());
+    expected
+}
+
+/// Starts and stops until nothing is open, sealed or in doubt; says how often, and how many records were in doubt.
+pub fn drain(pod: &Pod, aws: &Aws) -> (usize, usize) {
+    let mut doubts = 0;
+    for drains in 1..=DRAINS_MAX {
+        let mut sidecar = pod.start();
+        sidecar.answers("/readyz", 200);
+        doubts += decide_doubts(pod, aws);
+        let unfinished: Vec<Value> = pod.usage().into_iter().filter(is_unfinished).collect();
+        sidecar.signal("TERM");
+        assert_eq!(sidecar.ends(), 0, "{}", pod.log());
+        if unfinished.is_empty() {
+            return (drains, doubts);
+        }
+    }
+    panic!("something is never finished; log:\n{}", pod.log());
+}
+
+fn is_unfinished(record: &Value) -> bool {
+    match record["state"].as_str().unwrap() {
+        "open" => record["quantity"] != "0",
+        "settled" | "rolled_forward" => false,
+        "sealed" | "in_doubt" => true,
+        other => panic!("{other} is no state that these faults lead to: {record}"),
+    }
+}
+
+/// Decides each record in doubt as someone does who sees what AWS has billed; says how many there were.
+fn decide_doubts(pod: &Pod, aws: &Aws) -> usize {
+    let mut doubts = 0;
+    let bill: BTreeMap<_, u128> = expected::bill(aws)
+        .into_iter()
+        .map(|record| ((record.who, record.dimension, record.hour), record.quantity))
+        .collect();
+    for record in pod.usage() {
+        if record["state"] != "in_doubt" {
+            continue;
+        }
+        doubts += 1;
+        let text = |field: &str| record[field].as_str().unwrap().to_owned();
+        let names = [&record["customer_identifier"], &record["license_arn"]];
+        let who = names.iter().find_map(|name| name.as_str()).unwrap_or(POD);
+        let hour = (
+            who.to_owned(),
+            text("dimension"),
+            text("hour").parse().unwrap(),
+        );
+        let decision = match bill.get(&hour) {
+            Some(quantity) => {
+                assert_eq!(*quantity, expected::millionths(&text("quantity")));
+                "delivered"
+            }
+            None => "not-delivered",
+        };
+        resolve(pod, &record["id"], decision);
+    }
+    doubts
+}
+
+/// What `tollgate usage resolve` asks of the running process; a process for each of a thousand would take minutes.
+fn resolve(pod: &Pod, id: &Value, decision: &str) {
+    let socket = UnixStream::connect(pod.path("state/control.sock")).unwrap();
+    let request = format!(
+        "POST /usage/{id}/{decision} HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n"
+    );
+    let (code, answer) = exchange_on(socket, &request).expect("an answer");
+    assert_eq!(code, 200, "{answer}");
+}
