@@ -40,7 +40,7 @@ pub struct Billed {
     pub dimension: String,
     pub hour: jiff::Timestamp,
     pub quantity: u128,
-    allocations: Vec<AllocationRecord>,
+    pub allocations: Vec<AllocationRecord>,
 }
 
 /// Everything that AWS bills.
