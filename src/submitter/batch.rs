@@ -216,11 +216,11 @@ mod tests {
         let body = json!({
             "Results": [
                 with("d", "Success"), with("c", "CustomerNotSubscribed"), with("b", "DuplicateRecord"),
-                success(&echo("a", 1_795_003_140.0), "id-a"), with("e", "SomethingNew"), with("other", "DuplicateRecord"),
+                success(&echo("a", 1_795_003_140.0), "id-a"), with("a", "DuplicateRecord"), with("e", "SomethingNew"), with("other", "DuplicateRecord"),
             ],
         });
         let said = answers_to(&attempts, &body);
-        assert_eq!(said[0], recorded("id-a"));
+        assert_eq!(said[0], recorded("id-a"), "what is said first stands");
         assert_eq!(said[1], Answer::Duplicate);
         assert!(matches!(said[2], Answer::NotEntitled { .. }), "{said:?}");
         for unclear in &said[3..] {
