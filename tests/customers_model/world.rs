@@ -172,7 +172,7 @@ impl World {
     pub(crate) fn check(&self) {
         let state = self.core.state();
         for index in 0..CUSTOMERS {
-            for dimension in 0..DIMENSIONS.len() {
+            for (dimension, label) in DIMENSIONS.iter().enumerate() {
                 let number = state
                     .customers()
                     .find(|(_, row)| *row.customer() == customer(index))
@@ -191,8 +191,7 @@ impl World {
                 assert_eq!(
                     open + kept,
                     self.reference.expected(index, dimension),
-                    "customer {index}, {}: places on the left, reports on the right",
-                    DIMENSIONS[dimension]
+                    "customer {index}, {label}: places on the left, reports on the right"
                 );
             }
         }
@@ -263,7 +262,7 @@ impl World {
             self.check();
         }
         for index in 0..CUSTOMERS {
-            for dimension in 0..DIMENSIONS.len() {
+            for (dimension, label) in DIMENSIONS.iter().enumerate() {
                 let state = self.core.state();
                 let is_its = |key: &tollgate::meter::SeriesKey| {
                     let row = key.customer.and_then(|number| state.customer(number));
@@ -281,8 +280,7 @@ impl World {
                 assert_eq!(
                     self.aws.billed(&customer(index), &name(dimension)) + pending + rejected,
                     self.reference.expected(index, dimension),
-                    "customer {index}, {}: the bill on the left, reports on the right",
-                    DIMENSIONS[dimension]
+                    "customer {index}, {label}: the bill on the left, reports on the right"
                 );
             }
         }

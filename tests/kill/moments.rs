@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::aws::Aws;
 use crate::clients::Shared;
-use crate::pod::{Sidecar, poll};
+use crate::pod::{Pod, Sidecar, poll};
 
 /// A moment of the process's life.
 pub enum Moment {
@@ -27,20 +27,28 @@ pub fn wait_for(
     moment: &Moment,
     random: &mut fastrand::Rng,
     aws: &Aws,
+    pod: &Pod,
     sidecar: &Sidecar<'_>,
     load: &Shared,
 ) {
     let some_reports = load.acknowledged() + random.u64(1..60);
-    let reports = || (load.acknowledged() >= some_reports || load.is_idle()).then_some(());
+    let reports = || load.acknowledged() >= some_reports || load.is_idle();
+    let comes = |what: &str, condition: &dyn Fn() -> bool| {
+        poll(|| condition().then_some(())).unwrap_or_else(|| {
+            let log = pod.log();
+            let latest: Vec<_> = log.lines().rev().take(20).collect();
+            panic!("no {what}; the log, latest first:\n{}", latest.join("\n"));
+        });
+    };
     match moment {
         Moment::Early => pass(Duration::from_micros(random.u64(0..150_000))),
-        Moment::Reports => poll(reports).expect("reports are taken"),
+        Moment::Reports => comes("reports are taken", &reports),
         Moment::Call => {
             let calls = records_calls(aws) + random.usize(1..4);
-            poll(|| (records_calls(aws) >= calls).then_some(())).expect("records are sent");
+            comes("records are sent", &|| records_calls(aws) >= calls);
         }
         Moment::Drain => {
-            poll(reports).expect("reports are taken");
+            comes("reports are taken", &reports);
             sidecar.signal("TERM");
             pass(Duration::from_micros(random.u64(0..800_000)));
         }

@@ -2,7 +2,7 @@
 
 use crate::aws::Aws;
 use crate::clients::Load;
-use crate::drains::{drain, finish};
+use crate::drains::{decide_doubts, drain, finish};
 use crate::expected::{Expected, bill};
 use crate::moments::{records_calls, some_moment, wait_for};
 use crate::pod::Pod;
@@ -53,19 +53,25 @@ pub fn kill_under_load(
     mut between: impl FnMut(u64, &Weather<'_>) -> bool,
 ) -> Outcome {
     let mut random = fastrand::Rng::with_seed(settings.seed);
-    let mut kills = 0;
+    let (mut kills, mut doubts) = (0, 0);
     // What has begun goes on to its end.
     loop {
         let busy = !weather.is_outage() && between(kills, &weather);
         if kills >= settings.kills && !busy && !weather.is_outage() {
             break;
         }
+        let was_outage = weather.is_outage();
         let moment = if busy { None } else { weather.change(kills) };
+        if was_outage && !weather.is_outage() {
+            let mut calm = pod.start();
+            calm.answers("/readyz", 200);
+            doubts += decide_doubts(pod, aws);
+        }
         let moment = moment.unwrap_or_else(|| some_moment(&mut random));
         load.is_well();
         load.allow(random.u64(5..80));
         let sidecar = pod.start();
-        wait_for(&moment, &mut random, aws, &sidecar, load.shared());
+        wait_for(&moment, &mut random, aws, pod, &sidecar, load.shared());
         drop(sidecar);
         kills += 1;
         assert!(
@@ -77,11 +83,11 @@ pub fn kill_under_load(
     aws.clear_faults();
     let expected = finish(pod, load);
     let drained = drain(pod, aws);
+    doubts += drained.doubts;
     let mut accounted = bill(aws);
     eprintln!(
-        "{kills} kills, {} drains, {} records were in doubt, {} rejected, {} AWS calls, {} records; {expected}",
+        "{kills} kills, {} drains, {doubts} records were in doubt, {} rejected, {} AWS calls, {} records; {expected}",
         drained.drains,
-        drained.doubts,
         drained.rejected.len(),
         records_calls(aws),
         accounted.len()
@@ -96,10 +102,7 @@ pub fn kill_under_load(
     );
     accounted.extend(drained.rejected);
     expected.compare(&accounted);
-    Outcome {
-        doubts: drained.doubts,
-        expected,
-    }
+    Outcome { doubts, expected }
 }
 
 /// What is reported a day late while AWS does not see the subscription is one record in this many at most.
