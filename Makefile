@@ -19,7 +19,8 @@ test: test-charts
 	tests/compat/run
 
 kill:
-	KILLS=200 cargo test --test kill --test kill_saas --locked -- --nocapture
+	KILLS=200 cargo test --test kill --locked -- --nocapture
+	KILLS=100 cargo test --test kill_saas --locked -- --nocapture
 
 test-charts:
 	tests/charts/setup

@@ -55,7 +55,7 @@ use weather::{Climate, Weather};
 
 pub(crate) const PERIOD_MS: i64 = 400;
 pub(crate) const STRAGGLER_WAIT_MS: i64 = 100;
-const KILLS_DEFAULT: u64 = 20;
+const KILLS_DEFAULT: u64 = 16;
 /// Of each test with all four operations.
 const RESTARTS: u64 = 15;
 /// Longer than AWS takes a customer's record, which is a day.
@@ -165,7 +165,7 @@ fn pod(aws: &Aws) -> Pod {
         .with("TOLLGATE_METERING_PERIOD", &format!("{PERIOD_MS}ms"))
         .with("TOLLGATE_STRAGGLER_WAIT", &format!("{STRAGGLER_WAIT_MS}ms"))
         .with("TOLLGATE_SUBMIT_JITTER", "50ms")
-        .with("TOLLGATE_LOG", "warn")
+        .with("TOLLGATE_LOG", "error")
 }
 
 /// A container product whose program meters customers, too.

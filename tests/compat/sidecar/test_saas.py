@@ -118,15 +118,10 @@ def test_a_customer_that_aws_calls_unsubscribed_is_told_per_record(pod, simulato
 def mistakes():
     """Requests by the exception that they get."""
     hour = datetime.timedelta(hours=1)
-    tagged = lambda *tags: {  # noqa: E731
-        "UsageAllocations": [
-            {"AllocatedUsageQuantity": 5, "Tags": [{"Key": key, "Value": value} for key, value in tags]}
-        ]
-    }
     return {
         "InvalidProductCodeException": [batch_of(legacy()) | {"ProductCode": "prod-other"}],
         "InvalidUsageDimensionException": [batch_of(licensed(), licensed(Dimension="other"))],
-        "InvalidTagException": [batch_of(legacy(), legacy(**tagged(("team", "ä"))))],
+        "InvalidTagException": [batch_of(legacy(), legacy(UsageAllocations=[team("ä", AllocatedUsageQuantity=5)]))],
         "InvalidUsageAllocationsException": [
             batch_of(licensed(UsageAllocations=[{"AllocatedUsageQuantity": 4}])),
             batch_of(licensed(Quantity=10, UsageAllocations=[{"AllocatedUsageQuantity": 5}] * 2)),
