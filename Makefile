@@ -20,6 +20,7 @@ test: test-charts
 
 kill:
 	KILLS=200 cargo test --test kill --locked -- --nocapture
+	KILLS=100 cargo test --test kill_saas --locked -- --nocapture
 
 test-charts:
 	tests/charts/setup

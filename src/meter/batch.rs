@@ -117,6 +117,18 @@ mod tests {
     }
 
     #[test]
+    fn what_has_been_due_for_longest_goes_first() {
+        let all: Vec<_> = (0..30)
+            .map(|bucket| Due {
+                at: Moment::from_millis(-i64::from(bucket)),
+                ..due(bucket, false, 100)
+            })
+            .collect();
+        let first: Vec<_> = (5..30).rev().map(BucketId).collect();
+        assert_eq!(divide(all, 1), [first]);
+    }
+
+    #[test]
     fn records_with_and_without_a_product_code_never_share_a_request() {
         let all: Vec<_> = (0..60)
             .map(|bucket| due(bucket, bucket % 2 == 0, 100))

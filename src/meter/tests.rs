@@ -1,5 +1,6 @@
 //! Each rule by an example; `tests/model.rs` has the invariants.
 
+mod customers;
 mod delivery;
 mod hours;
 mod takeover;

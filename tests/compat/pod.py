@@ -111,6 +111,12 @@ class Pod:
         self.stop()
         return {total["dimension"]: total["quantity"] for total in self.simulator.account()["totals"]}
 
+    def billed_to_customers(self):
+        """The same for customers: exact text by customer and dimension."""
+        self.stop()
+        totals = self.simulator.account()["saas_totals"]
+        return {(total["customer"], total["dimension"]): total["quantity"] for total in totals}
+
     def close(self):
         if self.process is not None and self.process.poll() is None:
             self.kill()

@@ -8,20 +8,22 @@ use std::thread::JoinHandle;
 use serde_json::{Value, json};
 
 use crate::aws::PRODUCT;
-use crate::expected::{Expected, decimal, hour_of};
+use crate::expected::{Expected, POD, decimal, hour_of};
 use crate::pod::{exchange, poll};
 use crate::{PERIOD_MS, STRAGGLER_WAIT_MS};
 
 /// Running clients.
 pub struct Load {
     shared: Arc<Shared>,
+    seed: u64,
     clients: Vec<JoinHandle<Expected>>,
-    sampler: JoinHandle<Expected>,
+    sampler: Option<JoinHandle<Expected>>,
 }
 
 /// What clients and test tell each other.
 pub struct Shared {
     address: SocketAddr,
+    write: Write,
     since_ms: i64,
     /// Reports that may still be begun; `None` when there will be no more.
     allowed: Mutex<Option<u64>>,
@@ -30,25 +32,30 @@ pub struct Shared {
     stopped: AtomicBool,
 }
 
-/// One report as it is sent, and sent again.
-struct Report {
-    head: String,
-    body: String,
+/// One call as it is made, and made again.
+pub struct Report {
+    pub path: &'static str,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
 }
 
+/// A call to an address as it goes over the wire.
+pub type Write = fn(SocketAddr, &Report) -> String;
+
 /// A client's own state.
-struct Client {
-    shared: Arc<Shared>,
-    random: fastrand::Rng,
-    told: Expected,
-    /// The latest reports with their ids, to be repeated.
+pub struct Client {
+    pub shared: Arc<Shared>,
+    pub random: fastrand::Rng,
+    pub told: Expected,
+    /// The latest reports with their answers, to be repeated.
     past: Vec<(Report, String)>,
 }
 
 /// How a client reports.
-type Way = fn(&mut Client);
+pub type Way = fn(&mut Client);
 
-const WAYS: [Way; 7] = [
+/// For the task's or pod's own usage.
+pub const METERING_WAYS: [Way; 7] = [
     Client::report_whole,
     Client::report_whole,
     Client::report_decimal,
@@ -60,33 +67,35 @@ const WAYS: [Way; 7] = [
 const PAST_MAX: usize = 20;
 
 impl Load {
-    pub fn start(address: SocketAddr, seed: u64) -> Self {
+    /// Clients in each of these ways.
+    pub fn start(address: SocketAddr, seed: u64, ways: &[Way], write: Write) -> Self {
         let shared = Arc::new(Shared {
             address,
+            write,
             since_ms: now_ms(),
             allowed: Mutex::new(Some(0)),
             changed: Condvar::new(),
             acknowledged: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         });
-        let client = |number: u64| Client {
-            shared: Arc::clone(&shared),
-            random: fastrand::Rng::with_seed(seed ^ number),
-            told: Expected::default(),
-            past: Vec::new(),
-        };
-        let clients = (1..).zip(WAYS).map(|(number, way)| {
-            let client = client(number);
+        let clients = (1..).zip(ways.to_vec()).map(|(number, way)| {
+            let client = Client::new(&shared, seed, number);
             std::thread::spawn(move || client.run(way))
         });
         let clients = clients.collect();
-        let sampler = client(0);
-        let sampler = std::thread::spawn(move || sampler.sample());
         Self {
             shared,
+            seed,
             clients,
-            sampler,
+            sampler: None,
         }
+    }
+
+    /// And one that samples a level.
+    pub fn with_sampler(mut self) -> Self {
+        let sampler = Client::new(&self.shared, self.seed, 0);
+        self.sampler = Some(std::thread::spawn(move || sampler.sample()));
+        self
     }
 
     pub fn shared(&self) -> &Shared {
@@ -102,7 +111,7 @@ impl Load {
 
     /// Clients end only when they are told to, or where something is wrong.
     pub fn is_well(&self) {
-        let ended = self.clients.iter().chain([&self.sampler]);
+        let ended = self.clients.iter().chain(&self.sampler);
         assert!(
             ended.filter(|client| client.is_finished()).count() == 0,
             "a client has found something wrong; its words are above"
@@ -118,7 +127,9 @@ impl Load {
             expected.join(client.join().expect("a client ends well"));
         }
         self.shared.stopped.store(true, Ordering::Release);
-        expected.join(self.sampler.join().expect("the sampler ends well"));
+        if let Some(sampler) = self.sampler {
+            expected.join(sampler.join().expect("the sampler ends well"));
+        }
         expected
     }
 }
@@ -145,12 +156,25 @@ impl Shared {
 }
 
 impl Client {
+    fn new(shared: &Arc<Shared>, seed: u64, number: u64) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            random: fastrand::Rng::with_seed(seed ^ number),
+            told: Expected::default(),
+            past: Vec::new(),
+        }
+    }
+
+    /// The last report is made when there are to be no more.
     fn run(mut self, way: Way) -> Expected {
-        while self.shared.begin() {
+        loop {
+            let more = self.shared.begin();
             way(&mut self);
             self.repeat_one();
+            if !more {
+                return self.told;
+            }
         }
-        self.told
     }
 
     /// MeterUsage with a ClientToken, in whole units.
@@ -159,8 +183,9 @@ impl Client {
         let mut usage = meter_usage("requests", self.some_time());
         usage["UsageQuantity"] = json!(units);
         usage["ClientToken"] = json!(self.key());
-        if self.deliver(aws_report("", &usage)) {
-            self.told.sum("requests", u128::from(units) * 1_000_000);
+        if self.deliver(meter_usage_call(None, &usage)).is_some() {
+            self.told
+                .sum(POD, "requests", u128::from(units) * 1_000_000);
         }
     }
 
@@ -169,34 +194,22 @@ impl Client {
         let quantity = u128::from(self.random.u64(0..3_000_000));
         let mut usage = meter_usage("gb", self.some_time());
         usage["UsageQuantityAsDecimal"] = json!(decimal(quantity));
-        let head = format!("amz-sdk-invocation-id: {}\r\n", self.key());
-        if self.deliver(aws_report(&head, &usage)) {
-            self.told.sum("gb", quantity);
+        let invocation = Some(self.key());
+        if self.deliver(meter_usage_call(invocation, &usage)).is_some() {
+            self.told.sum(POD, "gb", quantity);
         }
     }
 
     /// MeterUsage with allocations; one part may be without tags.
     fn report_tagged(&mut self) {
-        let mut parts: Vec<(&str, u128)> = Vec::new();
-        for team in ["red", "green", "blue", ""] {
-            if self.random.bool() {
-                parts.push((team, u128::from(self.random.u64(1..2_000_000))));
-            }
-        }
-        if parts.is_empty() {
-            parts.push(("red", 1));
-        }
+        let parts = self.some_parts();
         let total = parts.iter().map(|(_, quantity)| quantity).sum();
-        let allocations: Vec<Value> = parts.iter().map(|part| allocation(*part)).collect();
         let mut usage = meter_usage("tagged", self.some_time());
         usage["UsageQuantityAsDecimal"] = json!(decimal(total));
-        usage["UsageAllocations"] = json!(allocations);
+        usage["UsageAllocations"] = allocations(&parts);
         usage["ClientToken"] = json!(self.key());
-        if self.deliver(aws_report("", &usage)) {
-            self.told.sum("tagged", total);
-            for (team, quantity) in parts.into_iter().filter(|(team, _)| !team.is_empty()) {
-                self.told.tagged(team, quantity);
-            }
+        if self.deliver(meter_usage_call(None, &usage)).is_some() {
+            self.told.tagged(POD, &parts);
         }
     }
 
@@ -205,7 +218,7 @@ impl Client {
         let quantity = u128::from(self.random.u64(1..5_000_000));
         let usage = json!({"dimension": "requests", "quantity": decimal(quantity)});
         if self.deliver_plain(&usage) {
-            self.told.sum("requests", quantity);
+            self.told.sum(POD, "requests", quantity);
         }
     }
 
@@ -214,7 +227,7 @@ impl Client {
         let usage =
             json!({"dimension": "users", "quantity": decimal(quantity), "timestamp": seconds(at)});
         if self.deliver_plain(&usage) {
-            self.told.peak(at, quantity);
+            self.told.peak(POD, at, quantity);
         }
     }
 
@@ -261,16 +274,16 @@ impl Client {
     }
 
     fn deliver_plain(&mut self, usage: &Value) -> bool {
-        let body = usage.to_string();
-        let head = format!(
-            "POST /v1/usage HTTP/1.1\r\nidempotency-key: {}\r\n",
-            self.key()
-        );
-        self.deliver(Report { head, body })
+        let report = Report {
+            path: "/v1/usage",
+            headers: vec![("idempotency-key", self.key())],
+            body: usage.to_string(),
+        };
+        self.deliver(report).is_some()
     }
 
-    /// Sends a report until it is answered. False if its hour is too long ago, and it was not counted.
-    fn deliver(&mut self, report: Report) -> bool {
+    /// Makes a call until it is answered. None if its hour is too long ago, and it was not counted.
+    pub fn deliver(&mut self, report: Report) -> Option<String> {
         let mut unanswered = 0;
         let answer = poll(|| {
             let answer = self.shared.send(&report);
@@ -279,14 +292,14 @@ impl Client {
         });
         self.told.unanswered += unanswered;
         match answer.expect("the sidecar comes back") {
-            Ok(id) => {
+            Ok(answer) => {
                 self.told.acknowledged += 1;
                 self.shared.acknowledged.fetch_add(1, Ordering::AcqRel);
                 if self.past.len() == PAST_MAX {
                     self.past.swap_remove(self.random.usize(0..PAST_MAX));
                 }
-                self.past.push((report, id));
-                true
+                self.past.push((report, answer.clone()));
+                Some(answer)
             }
             Err(problem) => {
                 assert!(
@@ -295,22 +308,22 @@ impl Client {
                     report.body
                 );
                 self.told.refused += 1;
-                false
+                None
             }
         }
     }
 
-    /// Now and then an app repeats a report that was answered long ago: it gets the same id, and is not counted again.
+    /// Now and then an app repeats a report that was answered long ago: it gets the same answer, and is not counted again.
     fn repeat_one(&mut self) {
         if self.random.u8(0..8) == 0 && !self.past.is_empty() {
-            let (report, id) = &self.past[self.random.usize(0..self.past.len())];
+            let (report, before) = &self.past[self.random.usize(0..self.past.len())];
             let answer = poll(|| self.shared.send(report)).expect("the sidecar comes back");
-            assert_eq!(answer.as_ref(), Ok(id), "{}", report.body);
+            assert_eq!(answer.as_ref(), Ok(before), "{}", report.body);
         }
     }
 
     /// Mostly now, at times up to two hours ago.
-    fn some_time(&mut self) -> i64 {
+    pub fn some_time(&mut self) -> i64 {
         let ago = if self.random.u8(0..4) == 0 {
             self.random.i64(0..2 * PERIOD_MS)
         } else {
@@ -319,52 +332,90 @@ impl Client {
         (now_ms() - ago).max(self.shared.since_ms)
     }
 
-    fn key(&mut self) -> String {
+    /// Quantities of some tags; one may be without any.
+    pub fn some_parts(&mut self) -> Vec<(&'static str, u128)> {
+        let mut parts = Vec::new();
+        for team in ["red", "green", "blue", ""] {
+            if self.random.bool() {
+                parts.push((team, u128::from(self.random.u64(1..2_000_000))));
+            }
+        }
+        if parts.is_empty() {
+            parts.push(("red", 1));
+        }
+        parts
+    }
+
+    pub fn key(&mut self) -> String {
         format!("{:032x}", self.random.u128(..))
     }
 }
 
 impl Shared {
-    /// The id, or why the report is refused; `None` where nobody knows what became of it.
+    /// The answer, or why the report is refused; `None` where nobody knows what became of it.
     fn send(&self, report: &Report) -> Option<Result<String, String>> {
-        let Report { head, body } = report;
-        let request = format!(
-            "{head}host: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        );
-        let (code, answer) = exchange(self.address, &request)?;
-        if code >= 500 {
-            return None;
+        let (code, answer) = self.exchange(report)?;
+        match code {
+            200 => Some(Ok(answer)),
+            500.. => None,
+            _ => Some(Err(answer)),
         }
-        if code != 200 {
-            return Some(Err(answer));
-        }
-        let answer: Value = serde_json::from_str(&answer).ok()?;
-        let id = answer["MeteringRecordId"]
-            .as_str()
-            .or(answer["id"].as_str());
-        Some(Ok(id.expect("an id").to_owned()))
+    }
+
+    /// HTTP status and body; `None` where no answer comes.
+    pub fn exchange(&self, report: &Report) -> Option<(u16, String)> {
+        exchange(self.address, &(self.write)(self.address, report))
     }
 }
 
-fn aws_report(head: &str, usage: &Value) -> Report {
+/// Without a signature.
+pub fn plain(address: SocketAddr, report: &Report) -> String {
+    let headers = [("host", address.to_string())];
+    let headers: Vec<String> = headers
+        .iter()
+        .chain(&report.headers)
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    request(report, &headers.concat())
+}
+
+/// A request with these whole lines of headers.
+pub fn request(Report { path, body, .. }: &Report, headers: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A call of the service, under the id that an SDK gives its retries where there is one.
+pub fn aws_call(operation: &str, invocation: Option<String>, request: &Value) -> Report {
+    let target = format!("AWSMPMeteringService.{operation}");
+    let mut headers = vec![("x-amz-target", target)];
+    headers.extend(invocation.map(|id| ("amz-sdk-invocation-id", id)));
     Report {
-        head: format!("POST / HTTP/1.1\r\nx-amz-target: AWSMPMeteringService.MeterUsage\r\n{head}"),
-        body: usage.to_string(),
+        path: "/",
+        headers,
+        body: request.to_string(),
     }
+}
+
+fn meter_usage_call(invocation: Option<String>, usage: &Value) -> Report {
+    aws_call("MeterUsage", invocation, usage)
 }
 
 fn meter_usage(dimension: &str, at_ms: i64) -> Value {
     json!({"ProductCode": PRODUCT, "UsageDimension": dimension, "Timestamp": seconds(at_ms)})
 }
 
-fn allocation((team, quantity): (&str, u128)) -> Value {
-    let mut part = json!({"AllocatedUsageQuantityAsDecimal": decimal(quantity)});
-    if !team.is_empty() {
-        part["Tags"] = json!([{"Key": "team", "Value": team}]);
-    }
-    part
+pub fn allocations(parts: &[(&str, u128)]) -> Value {
+    let parts = parts.iter().map(|(team, quantity)| {
+        let mut part = json!({"AllocatedUsageQuantityAsDecimal": decimal(*quantity)});
+        if !team.is_empty() {
+            part["Tags"] = json!([{"Key": "team", "Value": team}]);
+        }
+        part
+    });
+    parts.collect()
 }
 
 fn now_ms() -> i64 {
@@ -375,6 +426,6 @@ fn now_ms() -> i64 {
     clippy::cast_precision_loss,
     reason = "milliseconds of this century are exact in f64"
 )]
-fn seconds(ms: i64) -> f64 {
+pub fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
 }

@@ -30,6 +30,14 @@ def usage(at=None, **changes):
     return {name: value for name, value in request.items() if value is not None}
 
 
+def expect(outcome, name):
+    """The error is `name`, as the SDK's own class where the service model has one; the CLI has no classes."""
+    assert outcome.get("error") == name, outcome
+    assert outcome["message"]
+    # ValidationException is every AWS service's, and in no service model.
+    assert outcome.get("typed") in (None, name != "ValidationException"), outcome
+
+
 class Program:
     """A program that stays up: boto3's or the JavaScript SDK's."""
 
@@ -43,7 +51,14 @@ class Program:
 
     def call(self, **request):
         """What MeterUsage comes to, retries of the SDK included."""
-        self.process.stdin.write(json.dumps(request) + "\n")
+        outcome = self.ask("MeterUsage", **request)
+        if "answer" in outcome:
+            outcome["id"] = outcome.pop("answer")["MeteringRecordId"]
+        return outcome
+
+    def ask(self, operation, **request):
+        """What any operation comes to."""
+        self.process.stdin.write(json.dumps({"operation": operation, "request": request}) + "\n")
         return json.loads(self.process.stdout.readline())
 
     def close(self):
@@ -93,4 +108,5 @@ def start(name, folder, environment, attempts=ATTEMPTS):
     return CommandLine(alone)
 
 
-NAMES = ["boto3", "javascript", "cli"]
+SDKS = ["boto3", "javascript"]
+NAMES = [*SDKS, "cli"]

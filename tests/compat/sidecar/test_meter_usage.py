@@ -7,7 +7,7 @@ import urllib.request
 
 import clients
 import pytest
-from clients import now, usage
+from clients import expect, now, usage
 from pod import PRODUCT, Pod, poll
 
 
@@ -23,14 +23,6 @@ def start_client(request, tmp_path):
     yield start
     for client in started:
         client.close()
-
-
-def expect(outcome, name):
-    """The error is `name`, as the SDK's own class where the service model has one; the CLI has no classes."""
-    assert outcome.get("error") == name, outcome
-    assert outcome["message"]
-    # ValidationException is every AWS service's, and in no service model.
-    assert outcome.get("typed") in (None, name != "ValidationException"), outcome
 
 
 def dimensions(*names, **product):
