@@ -157,10 +157,12 @@ fn check_names(
         ));
     }
     match (by_license, product_code) {
-        (true, Some(_)) => Err(ApiError::validation(
+        (true, Some(_)) => Err(ApiError::new(
+            "InvalidProductCodeException",
             "ProductCode and LicenseArn exclude each other: AWS would bill the usage twice. Leave ProductCode out",
         )),
-        (false, None) => Err(ApiError::validation(
+        (false, None) => Err(ApiError::new(
+            "InvalidProductCodeException",
             "ProductCode is missing: customers that are named without a LicenseArn need it",
         )),
         (true, None) | (false, Some(_)) => Ok(()),
@@ -234,8 +236,11 @@ mod tests {
             (json!({}), "ValidationException"),
             (json!({"UsageRecords": 1}), "SerializationException"),
             (json!({"UsageRecords": [1]}), "SerializationException"),
-            (json!({"UsageRecords": [legacy()]}), "ValidationException"),
-            (with_code(json!([license()])), "ValidationException"),
+            (
+                json!({"UsageRecords": [legacy()]}),
+                "InvalidProductCodeException",
+            ),
+            (with_code(json!([license()])), "InvalidProductCodeException"),
             (
                 json!({"UsageRecords": [license(), legacy()]}),
                 "ValidationException",

@@ -119,7 +119,11 @@ def mistakes():
     """Requests by the exception that they get."""
     hour = datetime.timedelta(hours=1)
     return {
-        "InvalidProductCodeException": [batch_of(legacy()) | {"ProductCode": "prod-other"}],
+        "InvalidProductCodeException": [
+            {"UsageRecords": [legacy()]},
+            batch_of(licensed()) | {"ProductCode": PRODUCT},
+            batch_of(legacy()) | {"ProductCode": "prod-other"},
+        ],
         "InvalidUsageDimensionException": [batch_of(licensed(), licensed(Dimension="other"))],
         "InvalidTagException": [batch_of(legacy(), legacy(UsageAllocations=[team("ä", AllocatedUsageQuantity=5)]))],
         "InvalidUsageAllocationsException": [
@@ -138,8 +142,6 @@ def mistakes():
         "ValidationException": [
             batch_of(*[licensed()] * 26),
             batch_of(legacy(Quantity=-1)),
-            {"UsageRecords": [legacy()]},
-            batch_of(licensed()) | {"ProductCode": PRODUCT},
             batch_of(licensed(), legacy()),
         ],
     }
