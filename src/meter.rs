@@ -48,7 +48,7 @@ pub use state::{Illegal, Root, State, Touched};
 pub use submission::{Attempt, Call, Postponement, Request, Status, Submission};
 pub use tally::Tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,8 @@ pub struct Core {
     submit: Vec<Call>,
     /// The hour that has begun for customers.
     begun: Option<Hour>,
+    /// Buckets of customers that are due to be sealed and wait for room: found once, not with every answer.
+    due_customers: VecDeque<BucketId>,
     wake: Option<Wake>,
 }
 
@@ -145,6 +147,7 @@ impl Core {
             facts,
             submit,
             begun: None,
+            due_customers: VecDeque::new(),
             wake: None,
         }
     }
@@ -199,7 +202,7 @@ impl Core {
         if self.wake.is_none() {
             let wakes = [
                 self.next_hour_begin(now),
-                self.next_seal(),
+                self.next_seal(now),
                 self.next_delivery(),
             ];
             self.wake = Some(Wake(wakes.into_iter().flatten().min()));
@@ -227,7 +230,10 @@ impl Core {
             .apply(&fact, self.rules.period)
             .expect("the meter decides only what can follow on its state");
         match (&fact, &mut self.wake) {
-            (Fact::Reported { .. }, _) => {}
+            (
+                Fact::Reported { .. } | Fact::CustomerSeen { .. } | Fact::CustomerLinked { .. },
+                _,
+            ) => {}
             (Fact::Opened { bucket, .. }, Some(Wake(wake))) => {
                 let due = self.state.open[bucket].seal_due(self.rules.period, self.seal_wait_ms);
                 *wake = Some(wake.map_or(due, |wake| wake.min(due)));

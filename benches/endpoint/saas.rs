@@ -149,7 +149,9 @@ fn body(records: impl Iterator<Item = (usize, &'static str)>, seconds: u64) -> S
 
 fn every_customer(number: u32, into: &mut Vec<u8>) {
     static FIRST: OnceLock<u32> = OnceLock::new();
+    // Calls beyond the count are the first ones again.
     let first = (number - FIRST.get_or_init(|| number)) as usize * RECORDS;
+    let first = first % (CUSTOMERS * DIMENSIONS.len());
     let records = (first..first + RECORDS).map(|record| {
         (
             record / DIMENSIONS.len(),

@@ -149,31 +149,63 @@ impl Core {
     }
 
     pub(super) fn seal_due(&mut self, now: Moment) {
-        let mut room = self.sealing_room();
         let (period, wait_ms) = (self.rules.period, self.seal_wait_ms);
-        let due: Vec<BucketId> = self
-            .state
-            .open
-            .iter()
-            .filter(|(_, bucket)| {
-                bucket.seal_due(period, wait_ms) <= now
-                    && (bucket.key.customer.is_none() || take_one(&mut room))
-            })
-            .map(|(id, _)| *id)
+        let is_due = |bucket: &Bucket| bucket.seal_due(period, wait_ms) <= now;
+        let pods: Vec<BucketId> = self
+            .open_of_pod()
+            .filter(|(_, bucket)| is_due(bucket))
+            .map(|(id, _)| id)
             .collect();
-        for id in due {
+        for id in pods {
             self.seal(now, id, true);
+        }
+        if self.due_customers.is_empty() {
+            self.due_customers = self
+                .open_of_customers()
+                .filter(|(_, bucket)| is_due(bucket))
+                .map(|(id, _)| id)
+                .collect();
+        }
+        if self.due_customers.is_empty() {
+            return;
+        }
+        let mut room = self.sealing_room();
+        while room > 0
+            && let Some(id) = self.due_customers.pop_front()
+        {
+            // A clock that was set back since makes nothing less due; a drain may have sealed it.
+            if self.state.open.contains_key(&id) {
+                self.seal(now, id, true);
+                room -= 1;
+            }
         }
     }
 
-    pub(super) fn next_seal(&self) -> Option<Moment> {
-        let room = self.sealing_room() > 0;
-        self.state
-            .open
-            .values()
-            .filter(|bucket| room || bucket.key.customer.is_none())
-            .map(|bucket| bucket.seal_due(self.rules.period, self.seal_wait_ms))
-            .min()
+    /// `now` stands for what waits for room and has it.
+    pub(super) fn next_seal(&self, now: Moment) -> Option<Moment> {
+        let (period, wait_ms) = (self.rules.period, self.seal_wait_ms);
+        let due = |(_, bucket): (BucketId, &Bucket)| bucket.seal_due(period, wait_ms);
+        let pods = self.open_of_pod().map(due).min();
+        let customers = if self.due_customers.is_empty() {
+            self.open_of_customers().map(due).min()
+        } else {
+            (self.sealing_room() > 0).then_some(now)
+        };
+        pods.into_iter().chain(customers).min()
+    }
+
+    fn open_of_pod(&self) -> impl Iterator<Item = (BucketId, &Bucket)> {
+        let series = self.state.series.iter();
+        series
+            .take_while(|(key, _)| key.customer.is_none())
+            .flat_map(|(_, series)| &series.open)
+            .map(|(_, id)| (*id, &*self.state.open[id]))
+    }
+
+    fn open_of_customers(&self) -> impl Iterator<Item = (BucketId, &Bucket)> {
+        let open = self.state.open.iter();
+        open.filter(|(_, bucket)| bucket.key.customer.is_some())
+            .map(|(id, bucket)| (*id, &**bucket))
     }
 
     /// How many more records of customers may be sealed now. An hour of ten thousand customers is sealed as it is sent, so that
@@ -285,12 +317,6 @@ impl Core {
             .clone()
             .expect("a core is opened under an identity before anything else")
     }
-}
-
-fn take_one(room: &mut usize) -> bool {
-    let taken = *room > 0;
-    *room = room.saturating_sub(1);
-    taken
 }
 
 /// Enough for every call under way and the next, whatever way customers are named in.
