@@ -232,13 +232,8 @@ impl Ledger {
     ) -> Result<Receipt, ReportError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Report { report, key, reply };
-        let failed = || ReportError::Failed(self.reason());
-        self.shared
-            .queue
-            .push(command)
-            .await
-            .map_err(|Closed| failed())?;
-        answer.await.unwrap_or_else(|_| Err(failed()))
+        let answered = self.ask(command, answer).await;
+        answered.unwrap_or_else(|reason| Err(ReportError::Failed(reason)))
     }
 
     /// Takes reports of customers, all of them or none; when this returns their ids, they are durable. One of a customer that is
@@ -254,13 +249,8 @@ impl Ledger {
             key,
             reply,
         };
-        let failed = || ReportError::Failed(self.reason());
-        self.shared
-            .queue
-            .push(command)
-            .await
-            .map_err(|Closed| failed())?;
-        answer.await.unwrap_or_else(|_| Err(failed()))
+        let answered = self.ask(command, answer).await;
+        answered.unwrap_or_else(|reason| Err(ReportError::Failed(reason)))
     }
 
     /// `ResolveCustomer` has named a customer; see [`Core::resolved`].
@@ -368,13 +358,14 @@ impl Ledger {
                 }
             })
         }));
-        let failed = || LedgerError::Failed(self.reason());
-        self.shared
-            .queue
-            .push(command)
-            .await
-            .map_err(|Closed| failed())?;
-        answer.await.map_err(|_| failed())
+        self.ask(command, answer).await.map_err(LedgerError::Failed)
+    }
+
+    /// Gives a command to the owner and waits for its answer, or for the reason why none will come.
+    async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<T>) -> Result<T, Arc<str>> {
+        let pushed = self.shared.queue.push(command).await;
+        pushed.map_err(|Closed| self.reason())?;
+        answer.await.map_err(|_| self.reason())
     }
 
     fn reason(&self) -> Arc<str> {
