@@ -70,13 +70,7 @@ pub struct Setup<M> {
 
 #[derive(Debug)]
 struct Shared<M> {
-    ledger: Ledger,
-    product: ProductCode,
-    marketplace: M,
-    passthrough: bool,
-    keys: Option<KeyRing>,
-    auth: Option<ClientAuth>,
-    quit: Option<DrainTrigger>,
+    setup: Setup<M>,
     limiter: Limiter,
     began: Instant,
     /// Milliseconds from `began` to the last report; 0 is none.
@@ -125,23 +119,8 @@ impl<M> Clone for Api<M> {
 impl<M: Marketplace + Clone> Api<M> {
     /// An endpoint as `setup` says.
     pub fn new(setup: Setup<M>) -> Self {
-        let Setup {
-            ledger,
-            product,
-            marketplace,
-            passthrough,
-            keys,
-            auth,
-            quit,
-        } = setup;
         let shared = Shared {
-            ledger,
-            product,
-            marketplace,
-            passthrough,
-            keys,
-            auth,
-            quit,
+            setup,
             limiter: Limiter::new(Instant::now()),
             began: Instant::now(),
             last_report_ms: AtomicU64::new(0),
@@ -202,7 +181,7 @@ impl<M: Marketplace + Clone> Api<M> {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Some(auth) = &self.shared.auth else {
+        let Some(auth) = &self.shared.setup.auth else {
             check_origin(parts)?;
             return collect(body).await;
         };
@@ -280,7 +259,7 @@ impl<M: Marketplace + Clone> Api<M> {
 
     async fn take(&self, report: Report, key: Option<CallKey>) -> Result<RecordId, ApiError> {
         let _in_flight = self.begin()?;
-        let receipt = self.shared.ledger.report(report, key).await?;
+        let receipt = self.shared.setup.ledger.report(report, key).await?;
         Ok(receipt.id)
     }
 
@@ -290,7 +269,7 @@ impl<M: Marketplace + Clone> Api<M> {
         key: Option<CallKey>,
     ) -> Result<Vec<Option<RecordId>>, ApiError> {
         let _in_flight = self.begin()?;
-        Ok(self.shared.ledger.report_all(reports, key).await?)
+        Ok(self.shared.setup.ledger.report_all(reports, key).await?)
     }
 
     /// Notes that usage is being reported; refused once the shutdown has come so far.
@@ -323,7 +302,7 @@ impl<M: Marketplace + Clone> Api<M> {
         };
         let id: RecordId = id.parse().map_err(|_| unknown())?;
         let found =
-            self.shared.ledger.lookup(id).await.map_err(|error| {
+            self.shared.setup.ledger.lookup(id).await.map_err(|error| {
                 ApiError::new("InternalServiceErrorException", error.to_string())
             })?;
         let record = found.ok_or_else(unknown)?;
@@ -331,7 +310,7 @@ impl<M: Marketplace + Clone> Api<M> {
     }
 
     fn quit(&self) -> Result<Response<Full<Bytes>>, ApiError> {
-        let Some(trigger) = &self.shared.quit else {
+        let Some(trigger) = &self.shared.setup.quit else {
             return Err(ApiError {
                 status: StatusCode::NOT_FOUND,
                 ..ApiError::validation("TOLLGATE_QUITQUITQUIT is off")

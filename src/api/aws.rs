@@ -80,7 +80,7 @@ impl<M: Marketplace + Clone> Api<M> {
         parts: &Parts,
         body: &Bytes,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
-        let usage = MeterUsage::parse(body, &self.shared.product)?;
+        let usage = MeterUsage::parse(body, &self.shared.setup.product)?;
         if usage.dry_run {
             // Boxed, so that the future of every report is no larger for it.
             return Box::pin(self.forward(Operation::MeterUsage, body.clone())).await;
@@ -102,10 +102,10 @@ impl<M: Marketplace + Clone> Api<M> {
         parts: &Parts,
         body: &Bytes,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
-        if self.shared.passthrough {
+        if self.shared.setup.passthrough {
             return Box::pin(self.forward(Operation::BatchMeterUsage, body.clone())).await;
         }
-        let (batch, reports) = BatchMeterUsage::parse(body, &self.shared.product)?;
+        let (batch, reports) = BatchMeterUsage::parse(body, &self.shared.setup.product)?;
         let key = invocation(parts, body);
         let ids = self.take_all(reports, key).await?;
         Ok(respond_json(batch.answer(&ids)))
@@ -123,7 +123,7 @@ impl<M: Marketplace + Clone> Api<M> {
         {
             return Err(ApiError::validation("RegistrationToken is missing"));
         }
-        let marketplace = &self.shared.marketplace;
+        let marketplace = &self.shared.setup.marketplace;
         match marketplace
             .call(Operation::ResolveCustomer, body.clone())
             .await
@@ -141,7 +141,7 @@ impl<M: Marketplace + Clone> Api<M> {
         let Ok(members) = marketplace::read::<ResolvedMembers>(answer) else {
             return;
         };
-        let product = self.shared.product.as_str();
+        let product = self.shared.setup.product.as_str();
         if members
             .product_code
             .as_deref()
@@ -166,16 +166,16 @@ impl<M: Marketplace + Clone> Api<M> {
             return;
         };
         let account = account.filter(|account| Customer::new(None, Some(account), None).is_ok());
-        if let Err(error) = self.shared.ledger.resolved(name, account).await {
+        if let Err(error) = self.shared.setup.ledger.resolved(name, account).await {
             tracing::error!(%error, "the customer can't be remembered");
         }
     }
 
     /// The answer is AWS's own, with the app's nonce in its signature; one that does not verify is not handed on.
     async fn register_usage(&self, body: &Bytes) -> Result<Response<Full<Bytes>>, ApiError> {
-        let request = RegisterUsage::parse(body, &self.shared.product)?;
+        let request = RegisterUsage::parse(body, &self.shared.setup.product)?;
         self.shared.limiter.admit(Instant::now())?;
-        let marketplace = &self.shared.marketplace;
+        let marketplace = &self.shared.setup.marketplace;
         let came = match marketplace
             .call(Operation::RegisterUsage, body.clone())
             .await
@@ -183,7 +183,7 @@ impl<M: Marketplace + Clone> Api<M> {
             Ok(came) => came,
             Err(error) => return Ok(failed(&error)),
         };
-        if let Some(keys) = &self.shared.keys {
+        if let Some(keys) = &self.shared.setup.keys {
             verify(&came, &request, &keys.current())?;
         }
         Ok(respond_json(came))
@@ -195,10 +195,8 @@ impl<M: Marketplace + Clone> Api<M> {
         operation: Operation,
         body: Bytes,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
-        Ok(match self.shared.marketplace.call(operation, body).await {
-            Ok(came) => respond_json(came),
-            Err(error) => failed(&error),
-        })
+        let called = self.shared.setup.marketplace.call(operation, body).await;
+        Ok(called.map_or_else(|error| failed(&error), respond_json))
     }
 }
 

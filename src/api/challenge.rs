@@ -76,7 +76,7 @@ impl<M: Marketplace + Clone> Api<M> {
         })?;
         let nonce = Nonce::parse(&members.nonce)
             .map_err(|error| ApiError::validation(format!("nonce: {error}")))?;
-        let Some(keys) = &self.shared.keys else {
+        let Some(keys) = &self.shared.setup.keys else {
             return Err(ApiError {
                 status: StatusCode::CONFLICT,
                 ..ApiError::new(
@@ -92,14 +92,14 @@ impl<M: Marketplace + Clone> Api<M> {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 ..error
             })?;
-        let shared = &self.shared;
+        let setup = &self.shared.setup;
         let keys = keys.current();
         let nonce = || Ok(nonce.clone());
-        match register(&shared.marketplace, &shared.product, &keys, nonce).await {
+        match register(&setup.marketplace, &setup.product, &keys, nonce).await {
             Ok(proof) => {
                 let rotation = proof.public_key_rotation_at.map(clock::rfc3339);
                 let answer = json!({
-                    "product_code": shared.product.as_str(),
+                    "product_code": setup.product.as_str(),
                     "public_key_version": proof.public_key_version,
                     "nonce": proof.nonce,
                     "signature": proof.signature,
