@@ -17,6 +17,8 @@
 
 #[path = "customers_model/aws.rs"]
 mod aws;
+#[path = "model/bill.rs"]
+mod bill;
 #[path = "customers_model/reference.rs"]
 mod reference;
 #[path = "customers_model/world.rs"]

@@ -19,6 +19,8 @@
 
 #[path = "model/aws.rs"]
 mod aws;
+#[path = "model/bill.rs"]
+mod bill;
 #[path = "model/reference.rs"]
 mod reference;
 #[path = "model/world.rs"]

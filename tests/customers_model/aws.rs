@@ -1,21 +1,15 @@
-//! The part of AWS that bills customers: one unchangeable record per customer, dimension and hour, whoever sends it.
+//! The part of AWS that bills customers, whoever sends their records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tollgate::meter::{Answer, Attempt, Call};
-use tollgate::usage::{BucketId, Customer, Dimension, Hour, Moment, Period, Quantity};
+use tollgate::usage::{Customer, Moment, Period};
 
-/// A record, and the bucket it came from; none for one that something else has sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    pub(crate) bucket: Option<BucketId>,
-    pub(crate) quantity: Quantity,
-    pub(crate) id: String,
-}
+use crate::bill::Bill;
 
 #[derive(Debug, Default)]
 pub(crate) struct Aws {
-    pub(crate) records: BTreeMap<(Customer, Dimension, Hour), Record>,
+    pub(crate) bill: Bill<Customer>,
     pub(crate) unsubscribed: BTreeSet<Customer>,
 }
 
@@ -46,6 +40,7 @@ impl Aws {
         let hour = Period::HOUR.hour_of(request.timestamp);
         let key = (customer.clone(), request.key.dimension.clone(), hour);
         let repeated = self
+            .bill
             .records
             .get(&key)
             .is_some_and(|record| record.quantity == request.quantity);
@@ -54,42 +49,7 @@ impl Aws {
                 message: String::new(),
             };
         }
-        let id = format!("aws-{}", self.records.len());
-        let record = self.records.entry(key).or_insert_with(|| Record {
-            bucket: Some(request.bucket),
-            quantity: request.quantity,
-            id,
-        });
-        if record.quantity != request.quantity {
-            return Answer::Duplicate;
-        }
-        assert!(
-            record.bucket.is_none_or(|bucket| bucket == request.bucket),
-            "two submissions for one hour: the second is taken for a repeat of the first, and lost"
-        );
-        Answer::Recorded {
-            aws_id: record.id.clone(),
-        }
-    }
-
-    pub(crate) fn take_hour(&mut self, customer: Customer, dimension: Dimension, hour: Hour) {
-        self.records
-            .entry((customer, dimension, hour))
-            .or_insert_with(|| Record {
-                bucket: None,
-                quantity: Quantity::from_millionths(999_999_999_999).unwrap(),
-                id: "elsewhere".to_owned(),
-            });
-    }
-
-    pub(crate) fn billed(&self, customer: &Customer, dimension: &Dimension) -> u128 {
-        self.records
-            .iter()
-            .filter(|((billed, of, _), record)| {
-                billed == customer && of == dimension && record.bucket.is_some()
-            })
-            .map(|(_, record)| u128::from(record.quantity.millionths()))
-            .sum()
+        self.bill.take(customer, request)
     }
 }
 

@@ -164,7 +164,9 @@ impl World {
                 hours,
             } => {
                 let hour = Period::HOUR.hour_of(self.true_time.plus_ms(-hours * HOUR_MS));
-                self.aws.take_hour(customer(*index), name(*dimension), hour);
+                self.aws
+                    .bill
+                    .take_hour(customer(*index), name(*dimension), hour);
             }
         }
     }
@@ -200,7 +202,7 @@ impl World {
     }
 
     fn check_aws(&self) {
-        for ((customer, dimension, hour), record) in &self.aws.records {
+        for ((customer, dimension, hour), record) in &self.aws.bill.records {
             let Some(bucket) = record.bucket else {
                 continue;
             };
@@ -277,8 +279,12 @@ impl World {
                 let rejected: u128 = rejected
                     .map(|s| u128::from(s.request.quantity.millionths()))
                     .sum();
+                let billed = self
+                    .aws
+                    .bill
+                    .billed(&name(dimension), |billed| *billed == customer(index));
                 assert_eq!(
-                    self.aws.billed(&customer(index), &name(dimension)) + pending + rejected,
+                    billed + pending + rejected,
                     self.reference.expected(index, dimension),
                     "customer {index}, {label}: the bill on the left, reports on the right"
                 );
@@ -455,6 +461,7 @@ impl World {
         });
         let delivered = self
             .aws
+            .bill
             .records
             .values()
             .any(|record| record.bucket == Some(bucket));

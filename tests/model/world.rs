@@ -165,7 +165,9 @@ impl World {
             Op::Startup { dimension } => self.startup(*dimension),
             Op::TakenAtAws { dimension, hours } => {
                 let hour = Period::HOUR.hour_of(self.true_time.plus_ms(-hours * HOUR_MS));
-                self.aws.take_hour(&self.identity, &name(*dimension), hour);
+                self.aws
+                    .bill
+                    .take_hour(self.identity.clone(), name(*dimension), hour);
             }
         }
     }
@@ -194,7 +196,7 @@ impl World {
                 "{dimension}: places on the left, reports on the right"
             );
         }
-        for ((_, dimension, hour), record) in &self.aws.records {
+        for ((_, dimension, hour), record) in &self.aws.bill.records {
             let Some(bucket) = record.bucket else {
                 continue;
             };
@@ -219,6 +221,7 @@ impl World {
             {
                 let billed = self
                     .aws
+                    .bill
                     .records
                     .values()
                     .find(|record| record.id == *id)
@@ -260,7 +263,7 @@ impl World {
                 })
                 .map(|s| u128::from(s.request.quantity.millionths()))
                 .sum();
-            let accounted = self.aws.billed(&dimension) + pending + rejected;
+            let accounted = self.aws.bill.billed(&dimension, |_| true) + pending + rejected;
             assert_eq!(
                 accounted,
                 self.reference.expected(index),
@@ -425,6 +428,7 @@ impl World {
             .retain(|(request, _)| request.bucket != bucket);
         let delivered = self
             .aws
+            .bill
             .records
             .values()
             .any(|record| record.bucket == Some(bucket));
@@ -468,6 +472,7 @@ impl World {
             .filter(|s| match s.status {
                 Status::Waiting { .. } | Status::InFlight { .. } => !self
                     .aws
+                    .bill
                     .records
                     .values()
                     .any(|record| record.bucket == Some(s.request.bucket)),
